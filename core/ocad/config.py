@@ -1,0 +1,110 @@
+"""Configuration: pydantic models that refuse unknown keys, filled from YAML and `--set a.b=value`, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from ocad.errors import ConfigError, nearest
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GateSettings(Settings):
+    """A condition that a version must meet to be promoted: `metric op threshold`."""
+
+    metric: str
+    op: Literal["<", "<=", ">", ">="]
+    threshold: float
+    name: str = ""
+
+
+class PluginConfig(Settings):
+    """What every plugin's configuration has; a plugin adds its own sections."""
+
+    seed: int = 7
+    gates: tuple[GateSettings, ...] = ()
+
+
+Config = TypeVar("Config", bound=PluginConfig)
+
+
+def load_config(model: type[Config], file: Path | None, overrides: Iterable[str] = ()) -> Config:
+    """`model` filled from the YAML `file` and then from `overrides` (`train.epochs=5`; values are YAML).
+
+    Raises `ConfigError` naming the key, the file and the nearest known key.
+    """
+    values = _read_yaml(file) if file else {}
+    for override in overrides:
+        _assign(values, override)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _explain(model, error, str(file) if file else "--set") from None
+
+
+def dump_config(config: BaseModel, extra: Mapping[str, Any] | None = None) -> str:
+    """The complete, resolved configuration as YAML, `extra` keys first."""
+    return yaml.safe_dump({**(extra or {}), **config.model_dump(mode="json")}, sort_keys=False)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file `{file}`", "check the path given to `--config`") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read the configuration `{file}` ({reason})", "correct the YAML") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"the configuration `{file}` is not a mapping", "write `key: value` lines")
+    return values
+
+
+def _assign(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"cannot read `--set {override}`", "write it as `--set section.key=value`")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value in `--set {override}` is not YAML", "quote it") from None
+    for key in keys[:-1]:
+        child = values.get(key)
+        if not isinstance(child, dict):
+            child = values[key] = {}
+        values = child
+    values[keys[-1]] = value
+
+
+def _explain(model: type[BaseModel], error: ValidationError, place: str) -> ConfigError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        return ConfigError(f"unknown configuration key `{key}` in `{place}`", nearest(path[-1], known))
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"bad value for `{key}` in `{place}`: {message[:1].lower()}{message[1:]}", "correct the value")
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field: FieldInfo | None = model.model_fields.get(part)
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        model = nested
+    return list(model.model_fields)

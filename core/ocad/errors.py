@@ -1,0 +1,73 @@
+"""The errors a user can meet: one small family, formatted by the command line alone.
+
+Every error keeps three things: ``code`` (stable, for ``--json``), ``message`` (one lower-case line: what and where,
+literals in backticks) and ``hint`` (what to do next). ``exit_code`` is what the process ends with.
+`ocad_registry.RegistryError` has the same four attributes, so both are shown alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OcadError(Exception):
+    """Something failed; exit code 1."""
+
+    code = "failed"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
+
+
+class UsageError(OcadError):
+    """The call itself is wrong (unknown plugin, metric, option); exit code 2."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration does not fit its model (unknown key, wrong type, out of range); exit code 2."""
+
+    code = "config"
+
+
+class DataError(OcadError):
+    """Input data is missing, unreadable or unusable; exit code 1."""
+
+    code = "data"
+
+
+class PluginError(OcadError):
+    """A plugin could not be loaded, raised in a hook, or returned the wrong type; exit code 1."""
+
+    code = "plugin"
+
+
+class CheckpointError(OcadError):
+    """A checkpoint is missing, corrupt, or belongs to another run; exit code 1."""
+
+    code = "checkpoint"
+
+
+class VerificationError(OcadError):
+    """A gate, parity or verification said no; exit code 3."""
+
+    code = "refused"
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the entry of `known` closest to `word`, or all of them when none is close."""
+    options = sorted(known)
+    close = get_close_matches(word, options, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return "known: " + ", ".join(f"`{option}`" for option in options) if options else "none is known here"

@@ -16,16 +16,14 @@ HEADER = "# Benchmarks\n\nWritten by `scripts/bench/*.py`; every figure is a rat
 
 
 def write_section(name: str, title: str, body: str, page: Path = PAGE) -> None:
-    """Replaces the section `name` of `page` by `title` and `body` (markdown), or appends it; the page appears if absent."""
+    """Replaces the section `name` of `page` by `title` and `body` (markdown), or appends it."""
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"section name `{name}` may hold a-z, 0-9 and - only")
     section = f"<!-- bench:{name} -->\n## {title}\n\n{body.strip()}\n<!-- /bench:{name} -->\n"
     text = page.read_text(encoding="utf-8") if page.exists() else HEADER
     pattern = re.compile(rf"<!-- bench:{name} -->\n.*?<!-- /bench:{name} -->\n", re.DOTALL)
-    if pattern.search(text):
-        text = pattern.sub(lambda _: section, text, count=1)
-    else:
-        text = f"{text.rstrip()}\n\n{section}"
+    found = pattern.search(text)
+    text = text[: found.start()] + section + text[found.end() :] if found else f"{text.rstrip()}\n\n{section}"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
 

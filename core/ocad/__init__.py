@@ -23,8 +23,9 @@ def load(reference: str, registry: str | Path | None = None) -> Predictor | Dete
     `registry` is its folder or URL (default: `OCAD_REGISTRY`, then `./models`). Raises `RegistryError` when the
     reference does not resolve or a digest is wrong, `PluginError` when the version's plugin is not installed.
     """
+    from ocad.host import Host
+    from ocad.progress import SilentProgress
+    from ocad.session import Session
     from ocad_registry import Registry
 
-    from ocad.host import Host
-
-    return Host().load(Registry(registry), reference)
+    return Session(Host(), Registry(registry), SilentProgress()).load(reference)

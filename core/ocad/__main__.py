@@ -36,7 +36,10 @@ def run() -> int:
         code = str(getattr(error, "code", "internal"))
         message, hint = getattr(error, "message", None), getattr(error, "hint", "")
         if message is None:
-            message, hint = f"{type(error).__name__}: {_sentence(str(error))}", "run again with `--debug` for the traceback"
+            message, hint = (
+                f"{type(error).__name__}: {_sentence(str(error))}",
+                "run again with `--debug` for the traceback",
+            )
         fail(code, message, hint)
         return int(getattr(error, "exit_code", 1))
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from ocad_registry import Registry, Signature
-
     from ocad.catalogue import DataSource
     from ocad.config import PluginConfig
     from ocad.protocols import Arrays, Detector, Predictor, Progress
+    from ocad_registry import Registry, Signature
 
 HOOK_API_VERSION = 1
 """The version of the hook contract; a plugin built for another one is skipped and shown in `ocad plugins list`."""

@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from ocad_registry import AliasEntry, Version
 
-    from ocad.contexts import Evaluation, Export, HostContext, PluginInfo, PreparedData, RunContext, Trained, VersionDraft
+    from ocad.contexts import (
+        Evaluation,
+        Export,
+        HostContext,
+        PluginInfo,
+        PreparedData,
+        RunContext,
+        Trained,
+        VersionDraft,
+    )
     from ocad.protocols import Arrays, Detector, Predictor
+    from ocad_registry import AliasEntry, Version
 
 hookspec = pluggy.HookspecMarker("ocad")
 hookimpl = pluggy.HookimplMarker("ocad")
@@ -53,7 +62,9 @@ class PluginHooks:
         """Writes the artifacts under `context.run / "export"`: at most one `onnx`, its `onnx-data`, weights, preprocessing."""
 
     @hookspec(firstresult=True)
-    def ocad_reference(self, context: RunContext, trained: Trained, inputs: Arrays) -> dict[str, NDArray[np.float64]] | None:
+    def ocad_reference(
+        self, context: RunContext, trained: Trained, inputs: Arrays
+    ) -> dict[str, NDArray[np.float64]] | None:
         """The outputs that the exported graph must reproduce for `inputs`, computed by the trained model itself."""
 
     @hookspec(firstresult=True)
@@ -61,7 +72,9 @@ class PluginHooks:
         """A registered version, ready to answer; `version.file(role)` gives verified paths."""
 
     @hookspec(firstresult=True)
-    def ocad_detect(self, context: HostContext, model: Predictor | Detector, frame: pd.DataFrame) -> NDArray[np.float64] | None:
+    def ocad_detect(
+        self, context: HostContext, model: Predictor | Detector, frame: pd.DataFrame
+    ) -> NDArray[np.float64] | None:
         """One score per row of `frame` (DESIGN §7); higher is more anomalous, always."""
 
 

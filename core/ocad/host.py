@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ocad.contexts import HOOK_API_VERSION, Evaluation, Export, HostContext, PluginInfo, PreparedData, Trained
+from ocad.contexts import HOOK_API_VERSION, Evaluation, Export, PluginInfo, PreparedData, Trained
 from ocad.errors import OcadError, PluginError, UsageError, nearest
 from ocad.hookspecs import EventHooks, PluginHooks
 
 if TYPE_CHECKING:
-    from ocad_registry import Registry
-
     from ocad.contexts import VersionDraft
-    from ocad.protocols import Detector, Predictor
 
 PLUGIN_GROUP = "ocad.plugins"
 EXTENSION_GROUP = "ocad.extensions"
@@ -154,20 +151,6 @@ class Host:
         """Fires `ocad_before_register`; any error of any extension, ours or not, is a veto and is raised."""
         for guest in self.extensions:
             guest.call("ocad_before_register", draft=draft)
-
-    def load(self, registry: Registry, reference: str) -> Predictor | Detector:
-        """The registered version `reference`, loaded by the plugin that its metadata names."""
-        version = registry.resolve(reference)
-        plugin = self.plugin_of(version.manifest.plugin.name, version.ref)
-        context = HostContext(registry=registry, load=lambda inner: self.load(registry, inner))
-        model: Predictor | Detector = plugin.ask("ocad_load", context=context, version=version)
-        return model
-
-    def plugin_of(self, name: str, reference: str) -> Plugin:
-        """The plugin that made `reference`; `PluginError` naming the version when it is not installed."""
-        if name not in self.entries:
-            raise PluginError(f"`{reference}` was made by the plugin `{name}`, which is not installed", "install its package")
-        return self.plugin(name)
 
 
 def package_of(entry: EntryPoint) -> str:

@@ -38,7 +38,9 @@ def export_onnx(
     module.eval()
     batch = torch.export.Dim("batch", min=1)
     # two rows: an example batch of one would be specialised to one by the exporter
-    tensors = tuple(tensor.repeat(2, *[1] * (tensor.dim() - 1)) if tensor.shape[0] == 1 else tensor for tensor in example.values())
+    tensors = tuple(
+        tensor.repeat(2, *[1] * (tensor.dim() - 1)) if tensor.shape[0] == 1 else tensor for tensor in example.values()
+    )
     with _quiet():
         program = torch.onnx.export(
             module,

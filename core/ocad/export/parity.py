@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ocad.errors import OcadError
 
 if TYPE_CHECKING:
-    from ocad_registry import Parity, Signature
-
     from ocad.protocols import Arrays
+    from ocad_registry import Parity, Signature
 
 EXPORT_TOLERANCE = 1e-5
 """Largest difference between graph and reference, divided by the output's scale; two float32 ulps come on top."""
@@ -41,14 +40,14 @@ def measure_parity(
     rows = len(next(iter(samples.values())))
     largest, passed = 0.0, rows > 0
     for size in BATCH_SIZES:
-        answers = [predict({name: array[i : i + size] for name, array in samples.items()}) for i in range(0, rows, size)]
+        answers = [
+            predict({name: array[i : i + size] for name, array in samples.items()}) for i in range(0, rows, size)
+        ]
         for tensor in signature.outputs:
             got = np.concatenate([answer[tensor.name] for answer in answers])
             difference, fits = _compare(got, reference[tensor.name], tensor.scale, tolerance)
             largest, passed = max(largest, difference), passed and fits
-    return Parity(
-        reference="ocad_reference", samples=rows, max_scaled_diff=largest, tolerance=tolerance, passed=passed
-    )
+    return Parity(reference="ocad_reference", samples=rows, max_scaled_diff=largest, tolerance=tolerance, passed=passed)
 
 
 def _compare(got: NDArray[Any], reference: NDArray[Any], scale: float, tolerance: float) -> tuple[float, bool]:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ocad.errors import DataError
 
 if TYPE_CHECKING:
-    from ocad_registry import Signature, Tensor
-
     from ocad.protocols import Arrays
+    from ocad_registry import Signature, Tensor
 
 NUMPY_TYPES: Mapping[str, type] = {
     "BOOL": np.bool_,

@@ -1,0 +1,60 @@
+# `make demo` and `make test` do everything; the other targets are their parts.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv || echo .cache/uv/bin/uv)
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
+
+.PHONY: help setup demo test test-slow check fix bench serve clean lock
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## Make the environment in .venv
+
+$(STAMP): requirements.lock pyproject.toml registry/pyproject.toml
+	@if ! command -v $(UV) >/dev/null; then $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; fi
+	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e registry -e .
+	@touch $@
+
+lock: ## Pin the newest versions of the dependencies in requirements.lock
+	$(UV) pip compile pyproject.toml registry/pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-package ocad-registry --no-header --no-annotate --quiet --output-file requirements.lock
+
+demo: setup ## Train, verify, register, promote and ask a forecaster of round-trip times
+	@$(BIN)/python scripts/demo.py
+
+test: check ## Lint, types, contracts and every fast test
+	$(CPU_THREADS) $(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+
+test-slow: setup ## The tests that take minutes
+	$(CPU_THREADS) $(BIN)/pytest -m slow
+
+check: setup ## Format, lint, types, import contracts, sizes
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
+	$(BIN)/python scripts/check_sizes.py
+
+fix: setup ## Format and repair what lint can
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+bench: setup ## Measure everything and write docs/benchmarks.md
+	@for script in startup registry tcn_training tcn_quality tcn_inference; do \
+	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
+
+serve: setup ## Serve the registry in ./models
+	$(BIN)/ocad serve
+
+clean: ## Remove what was built; the registry, runs and data stay
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis serving/target

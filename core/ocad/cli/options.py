@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ocad.session import Session
+    from ocad_registry import Registry
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def registry_option(command: Command) -> Command:
+    """Adds `--registry`."""
+    return click.option(
+        "--registry", envvar="OCAD_REGISTRY", help="The registry's folder (default: OCAD_REGISTRY, then ./models)."
+    )(command)
+
+
+def open_registry(root: str | None) -> Registry:
+    """The registry at `root`, else at `OCAD_REGISTRY`, else `./models`."""
+    from ocad_registry import Registry
+
+    return Registry(root)
+
+
+def open_session(root: str | None) -> Session:
+    """The installed plugins with that registry; broken extensions and progress are shown on stderr."""
+    from ocad.cli.output import note
+    from ocad.host import Host
+    from ocad.progress import console_progress
+    from ocad.session import Session
+
+    return Session(Host(warn=note), open_registry(root), console_progress())

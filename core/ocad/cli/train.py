@@ -1,0 +1,123 @@
+"""`ocad train`: from data to a registered version."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocad.cli.options import open_session, registry_option
+from ocad.cli.output import emit, output_options, table
+
+if TYPE_CHECKING:
+    from ocad.host import Host
+    from ocad.pipeline import TrainResult
+
+
+class TrainCommand(click.Command):
+    """Shows the options of the plugin that `--plugin` names below its own help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keeps the plugin's name for the help before click consumes the arguments."""
+        for position, argument in enumerate(args):
+            if argument.startswith("--plugin"):
+                value = argument.partition("=")[2] or "".join(args[position + 1 : position + 2])
+                ctx.meta["ocad.plugin"] = value
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The plugin's configuration keys, if a plugin is named."""
+        name = ctx.meta.get("ocad.plugin")
+        if not name:
+            formatter.write_paragraph()
+            formatter.write_text("`ocad train --plugin P --help` shows the settings of the plugin P.")
+            return
+        from ocad.cli.settings import describe_settings
+        from ocad.host import Host
+
+        plugin = Host().plugin(name)
+        with formatter.section(f"Settings of {name} ({plugin.info.summary}), changed by --set KEY=VALUE"):
+            formatter.write_dl(describe_settings(plugin.info.config))
+
+
+@click.command(cls=TrainCommand)
+@click.option("--plugin", help="The plugin to train with; `ocad plugins list` shows them.")
+@click.option("--metric", "metrics", multiple=True, help="The column to model; repeat it to train several in parallel.")
+@click.option("--data", help="A data set of the catalogue (`ocad data list`) or a parquet or CSV file.")
+@click.option("--config", help="A YAML file of settings (default: configs/PLUGIN/METRIC.yaml or default.yaml).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as train.epochs=5.")
+@click.option("--name", help="The model's name (default: PLUGIN-METRIC).")
+@click.option("--version", help="The version to publish (default: 1.0.0, then the next minor).")
+@click.option("--promote", metavar="ALIAS", help="Point this alias at the version if it passes.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run folder.")
+@click.option("--runs", default="runs", show_default=True, help="Where run folders are made.")
+@registry_option
+@output_options
+def train(
+    plugin: str | None, metrics: tuple[str, ...], resume: Path | None, registry: str | None, **request: Any
+) -> int | None:
+    """Train a model, prove it and register it: prepare, train, evaluate, export, verify, gate, register, promote."""
+    from ocad.errors import UsageError
+    from ocad.pipeline import demand_passed
+    from ocad.pipeline import train as run_pipeline
+    from ocad.runs import TrainRequest, read_run
+
+    if len(metrics) > 1:
+        return _train_several(metrics)
+    session = open_session(registry)
+    if resume:
+        asked = read_run(resume)
+    elif plugin:
+        asked = TrainRequest(plugin=plugin, metric=metrics[0] if metrics else None, **request)
+    else:
+        raise UsageError("no plugin is named", f"give `--plugin`: {_names(session.host)}")
+    result = run_pipeline(asked, session, resume)
+    emit(result.to_json(), lambda: describe(result))
+    demand_passed(result)
+    return None
+
+
+def describe(result: TrainResult) -> str:
+    """The result for a person: the reference, the verdict, each gate, and what to do next."""
+    manifest = result.version.manifest
+    lines = [f"{result.version.ref}  {'passed' if manifest.passed else 'did not pass'}"]
+    rows = [(gate.name, f"{gate.op} {gate.threshold:g}", gate.observed, gate.passed) for gate in manifest.gates]
+    if manifest.parity:
+        parity = manifest.parity
+        rows.append(("parity", f"<= {parity.tolerance:g} of scale", parity.max_scaled_diff, parity.passed))
+    lines.append(table(("gate", "bar", "observed", "passed"), rows))
+    lines += ["", table(("metric", "value"), sorted(manifest.metrics.items()))]
+    lines += ["", f"version  {result.version.path}", f"run      {result.run}"]
+    if manifest.passed:
+        lines.append(f"next     ocad registry promote {result.version.ref} production")
+    return "\n".join(lines)
+
+
+def _train_several(metrics: tuple[str, ...]) -> int:
+    """Hands everything on the command line but `--metric` and `--json` to one process for each metric."""
+    from ocad.parallel import train_each
+
+    results = train_each(metrics, _without_metrics(sys.argv[sys.argv.index("train") + 1 :]))
+    rows = [(r.get("ref", r.get("metric")), r.get("passed"), r.get("error", {}).get("message", "")) for r in results]
+    emit({"results": results}, lambda: table(("version", "passed", "error"), rows))
+    if any("error" in result for result in results):
+        return 1
+    return 0 if all(result["passed"] for result in results) else 3
+
+
+def _without_metrics(arguments: list[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument == "--json" or argument.startswith("--metric="):
+            skip = False
+        elif argument == "--metric":
+            skip = True
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _names(host: Host) -> str:
+    return ", ".join(f"`{name}`" for name in host.entries) or "none is installed"

@@ -1,0 +1,225 @@
+"""The pipeline: prepare → train → evaluate → export → verify → gate → register → promote, one function a stage.
+
+`train` runs it for one metric in this process; `ocad.parallel` runs one process for each of several metrics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocad.contexts import Artifact, Evaluation, Export, PreparedData, RunContext, Trained, VersionDraft
+from ocad.errors import OcadError, PluginError, UsageError, VerificationError
+from ocad.evidence import environment, git_commit
+from ocad.gates import judge
+from ocad.runs import RESULT_FILE, TrainRequest, create_run, write_json
+
+if TYPE_CHECKING:
+    from ocad.catalogue import DataSource
+    from ocad.config import PluginConfig
+    from ocad.host import Host, Plugin
+    from ocad.session import Session
+    from ocad_registry import Draft, Parity, Registry, Version
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A registered version with the evidence that decides about it; `to_json` is the contract of `train --json`."""
+
+    version: Version
+    run: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, version, reference, paths, metrics, gates, parity and the verdict."""
+        manifest = self.version.manifest
+        return {
+            "name": self.version.name,
+            "version": self.version.version,
+            "ref": self.version.ref,
+            "path": str(self.version.path),
+            "run": str(self.run),
+            "metrics": dict(manifest.metrics),
+            "gates": [gate.model_dump() for gate in manifest.gates],
+            "parity": manifest.parity.model_dump() if manifest.parity else None,
+            "passed": manifest.passed,
+        }
+
+
+def train(request: TrainRequest, session: Session, resume: Path | None = None) -> TrainResult:
+    """Runs the whole pipeline and returns the registered version, whether it passed or not.
+
+    Raises `OcadError` (data, configuration, plugin, veto) before anything is registered; a `KeyboardInterrupt` becomes
+    an `OcadError` that says how to resume. Promotes only when the version passed.
+    """
+    host, registry = session.host, session.registry
+    plugin = host.plugin(request.plugin)
+    config = resolve_config(plugin, request)
+    source = resolve_data(request)
+    refuse_taken_version(registry, request)
+    run = resume or create_run(request, config)
+    context = session.run_context(
+        plugin, config, data=source, metric=request.metric, run=run, resume=resume is not None
+    )
+    host.fire("ocad_run_started", context=context)
+    try:
+        version = _stages(plugin, context, request, host)
+    except KeyboardInterrupt:
+        raise OcadError(f"interrupted; `{run}` is kept", f"go on with `ocad train --resume {run}`") from None
+    result = TrainResult(version, run)
+    write_json(run / RESULT_FILE, result.to_json())
+    host.fire("ocad_version_registered", version=version)
+    if request.promote and version.manifest.passed:
+        entry = registry.promote(version.ref, request.promote)
+        host.fire("ocad_alias_moved", name=version.name, alias=request.promote, entry=entry)
+    return result
+
+
+def resolve_config(plugin: Plugin, request: TrainRequest) -> PluginConfig:
+    """The plugin's configuration: `--config`, else `configs/PLUGIN/METRIC.yaml` or `default.yaml`, then the overrides."""
+    from ocad.catalogue import project_root
+    from ocad.config import load_config
+
+    file = Path(request.config) if request.config else None
+    if file is None:
+        folder = project_root() / "configs" / plugin.name
+        names = (f"{request.metric}.yaml", "default.yaml")
+        file = next((folder / name for name in names if (folder / name).is_file()), None)
+    return load_config(plugin.info.config, file, request.overrides)
+
+
+def resolve_data(request: TrainRequest) -> DataSource:
+    """The data that `--data` names, else the catalogue's entry of the metric's name."""
+    from ocad.catalogue import find_data, list_data
+
+    if request.data:
+        return find_data(request.data)
+    if request.metric and request.metric in {source.name for source in list_data()}:
+        return find_data(request.metric)
+    wanted = f"for the metric `{request.metric}`" if request.metric else f"for the plugin `{request.plugin}`"
+    raise UsageError(f"no default data {wanted}", "give `--data PATH|NAME`; `ocad data list` shows the names")
+
+
+def refuse_taken_version(registry: Registry, request: TrainRequest) -> None:
+    """Raises the registry's error now, not after an hour of training, when `--version` is taken."""
+    if request.version:
+        registry.ensure_free(request.model_name(), request.version)
+
+
+def _stages(plugin: Plugin, context: RunContext, request: TrainRequest, host: Host) -> Version:
+    """Every stage in order, up to the published version."""
+    data: PreparedData = plugin.ask("ocad_prepare_data", context=context)
+    trained: Trained = plugin.ask("ocad_train", context=context, data=data)
+    evaluation: Evaluation = plugin.ask("ocad_evaluate", context=context, trained=trained, data=data)
+    refuse_non_finite(plugin, evaluation.metrics)
+    write_json(context.run / "metrics.json", evaluation.metrics)
+    export: Export = plugin.ask("ocad_export", context=context, trained=trained)
+    export, parity = prove_parity(plugin, context, trained, export)
+    draft = draft_version(plugin, context, request.model_name(), data, evaluation, export, parity)
+    passed = bool(draft.gates) and all(gate.passed for gate in draft.gates) and (parity is None or parity.passed)
+    host.ask_veto(
+        VersionDraft(draft.name, plugin.name, draft.task, draft.metric, evaluation.metrics, passed, context.run)
+    )
+    return publish(context.registry, draft, export, request.version, context.run)
+
+
+def refuse_non_finite(plugin: Plugin, metrics: Mapping[str, float]) -> None:
+    """Raises `PluginError` naming the first metric that is not a finite number."""
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise PluginError(
+                f"plugin `{plugin.name}` measured `{name}` as {value!r}", "metrics must be finite numbers"
+            )
+
+
+def prove_parity(plugin: Plugin, context: RunContext, trained: Trained, export: Export) -> tuple[Export, Parity | None]:
+    """Measures the exported graph against `ocad_reference`; the samples are stored with the version as evidence.
+
+    Returns the export with the samples' file added, and the parity; None for a version without a graph.
+    """
+    graph = next((artifact.path for artifact in export.artifacts if artifact.role == "onnx"), None)
+    if graph is None:
+        return export, None
+    if export.signature is None or not export.samples:
+        raise PluginError(
+            f"plugin `{plugin.name}` exports a graph without signature or samples", "return both in `Export`"
+        )
+    from ocad.export.parity import SAMPLES_FILE, measure_parity, save_samples
+    from ocad.export.runtime import OnnxPredictor
+
+    reference = plugin.ask("ocad_reference", context=context, trained=trained, inputs=export.samples)
+    predictor = OnnxPredictor(graph, export.signature)
+    parity = measure_parity(predictor.predict, export.signature, export.samples, reference)
+    stored = graph.parent / SAMPLES_FILE
+    save_samples(stored, export.samples, reference)
+    artifacts = (*export.artifacts, Artifact(stored, "report", "application/x-npz"))
+    return dataclasses.replace(export, artifacts=artifacts), parity
+
+
+def draft_version(
+    plugin: Plugin,
+    context: RunContext,
+    name: str,
+    data: PreparedData,
+    evaluation: Evaluation,
+    export: Export,
+    parity: Parity | None,
+) -> Draft:
+    """The version's metadata before it is published, gates judged."""
+    from ocad_registry import DataReference, Draft, Parent, PluginReference
+
+    parents = [context.registry.resolve(reference) for reference in export.parents]
+    package, _, plugin_version = plugin.package.rpartition(" ")
+    return Draft(
+        name=name,
+        plugin=PluginReference(name=plugin.name, version=plugin_version, package=package),
+        task=plugin.info.task,
+        metric=context.metric,
+        signature=export.signature,
+        params=context.config.model_dump(mode="json"),
+        metrics=dict(evaluation.metrics),
+        gates=judge(context.config.gates, evaluation.metrics),
+        parity=parity,
+        data=DataReference(
+            name=data.name, fingerprint=data.fingerprint, rows=sum(data.rows.values()), splits=dict(data.rows)
+        ),
+        parents=[Parent(ref=parent.ref, metadata_sha256=parent.metadata_sha256) for parent in parents],
+        git_commit=git_commit(Path.cwd()),
+        environment=environment(),
+        description=export.description,
+    )
+
+
+def publish(registry: Registry, draft: Draft, export: Export, version: str | None, run: Path) -> Version:
+    """Publishes the draft; a failure keeps the run, from which `--resume` publishes without training again."""
+    from ocad_registry import Artifact as Published
+    from ocad_registry import RegistryError
+
+    files = [Published(path=item.path, role=item.role, media_type=item.media_type) for item in export.artifacts]
+    try:
+        return registry.publish(draft, files, version)
+    except RegistryError as error:
+        error.hint = f"{error.hint}; then `ocad train --resume {run}` publishes the trained run".removeprefix("; ")
+        raise
+
+
+def demand_passed(result: TrainResult) -> None:
+    """Raises `VerificationError` (exit code 3) naming the first gate that failed, or parity."""
+    manifest = result.version.manifest
+    if manifest.passed:
+        return
+    reasons = [
+        f"gate `{gate.name}` wants {gate.metric} {gate.op} {gate.threshold:g}, observed {gate.observed:.6g}"
+        for gate in manifest.gates
+        if not gate.passed
+    ]
+    if manifest.parity and not manifest.parity.passed:
+        reasons.append(f"parity {manifest.parity.max_scaled_diff:.3g} exceeds {manifest.parity.tolerance:g}")
+    why = "; ".join(reasons) or "it has no gate"
+    raise VerificationError(
+        f"`{result.version.ref}` is registered but did not pass ({why})",
+        f"look at `{result.run}`, or promote it with `--force --reason`",
+    )

@@ -62,7 +62,7 @@ class PlainProgress:
 class SilentProgress:
     """Says nothing; for tests and embedding."""
 
-    def task(self, label: str, total: float | None = None) -> AbstractContextManager[ProgressTask]:  # noqa: ARG002
+    def task(self, label: str, total: float | None = None) -> AbstractContextManager[ProgressTask]:
         """See `ocad.protocols.Progress`."""
         return _silent()
 

@@ -1,0 +1,44 @@
+"""Writes the reference of the command line, docs/cli.md, from the commands themselves: `python -m ocad.cli.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from ocad.cli.main import cli
+
+HEADER = """# The command line
+
+`ocad` and `python -m ocad` are the same. Data goes to stdout, everything else to stderr. Every command takes `--json` (one
+JSON value on stdout and nothing else; a failure is `{"error": {"code", "message", "hint"}}`) and `--debug` (the traceback of
+a failure). Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate, parity or verification said no.
+
+This page is written by `python -m ocad.cli.reference > docs/cli.md` from the commands themselves.
+"""
+
+
+def write_reference() -> str:
+    """The whole page as markdown."""
+    return HEADER + "".join(_describe(cli, click.Context(cli, info_name="ocad")))
+
+
+def _describe(command: click.Command, context: click.Context) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _describe(child, click.Context(child, info_name=name, parent=context))
+        return
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"\n## {context.command_path}\n\n`{context.command_path} {usage}`\n\n{(command.help or '').strip()}\n"
+    options = [record for option in command.params if (record := option.get_help_record(context))]
+    if options:
+        yield "\n| option | meaning |\n| --- | --- |\n"
+        for name, meaning in options:
+            cell = " ".join(meaning.split()).replace("|", r"\|")
+            yield f"| `{name}` | {cell} |\n"
+
+
+if __name__ == "__main__":
+    click.echo(write_reference(), nl=False)

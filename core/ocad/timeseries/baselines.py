@@ -1,0 +1,58 @@
+"""Forecasts that a network must beat: each is a linear function of the window, fitted on the training windows alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ocad.timeseries.windows import Windows
+
+Floats = NDArray[np.float64]
+
+_ALPHAS = np.linspace(0.02, 1.0, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearForecast:
+    """`sequence @ weights + bias`, weights `(length,)` from the oldest to the newest value, bias in the metric's unit."""
+
+    name: str
+    weights: Floats
+    bias: float = 0.0
+
+    def predict(self, sequence: Floats) -> Floats:
+        """The next value `(n,)` of each row of `sequence` `(n, length)`."""
+        return sequence @ self.weights + self.bias
+
+
+def naive_last(train: Windows) -> LinearForecast:
+    """The newest value again."""
+    weights = np.zeros(train.sequence.shape[1])
+    weights[-1] = 1.0
+    return LinearForecast("naive", weights)
+
+
+def exponential_average(train: Windows) -> LinearForecast:
+    """The exponentially weighted average of the window, its alpha the one with the lowest squared error in training."""
+    ages = np.arange(train.sequence.shape[1])[::-1]
+    candidates = [(1 - alpha) ** ages / ((1 - alpha) ** ages).sum() for alpha in _ALPHAS]
+    errors = [float(np.mean((train.sequence @ weights - train.target) ** 2)) for weights in candidates]
+    return LinearForecast("ewma", candidates[int(np.argmin(errors))])
+
+
+def autoregression(train: Windows) -> LinearForecast:
+    """Least squares of the target on the whole window and a constant: AR(10) for a window of ten."""
+    center = float(train.sequence.mean())
+    design = np.column_stack([train.sequence - center, np.ones(len(train))])
+    solution = np.linalg.lstsq(design, train.target - center, rcond=None)[0]
+    weights = solution[:-1]
+    return LinearForecast(f"ar{len(weights)}", weights, float(solution[-1] + center * (1 - weights.sum())))
+
+
+def fit_baselines(train: Windows) -> tuple[LinearForecast, ...]:
+    """All baselines, fitted on `train`."""
+    return naive_last(train), exponential_average(train), autoregression(train)

@@ -1,0 +1,40 @@
+"""Skill over a baseline with an interval that respects the dependence of neighbouring errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """`1 - mse / baseline mse`: above 0 is better than the baseline; `low` and `high` bound it with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_skill(
+    errors: NDArray[np.float64], baseline_errors: NDArray[np.float64], *, seed: int, resamples: int = 2000
+) -> Skill:
+    """The skill of forecasts with squared `errors` `(n,)` over those with `baseline_errors` on the same rows, in time order.
+
+    The interval is a percentile bootstrap over about sqrt(n) blocks of neighbouring rows (Künsch 1989; Carlstein 1986
+    for blocks that do not overlap).
+    """
+    length = max(1, round(len(errors) ** 0.5))
+    starts = np.arange(0, len(errors), length)
+    sums = np.column_stack([np.add.reduceat(errors, starts), np.add.reduceat(baseline_errors, starts)])
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(starts), size=(resamples, len(starts)))
+    totals = sums[drawn].sum(axis=1)
+    low, high = np.quantile(_ratio(totals[:, 0], totals[:, 1]), (0.025, 0.975))
+    return Skill(float(_ratio(errors.sum(), baseline_errors.sum())), float(low), float(high))
+
+
+def _ratio(error: NDArray[np.float64] | np.float64, baseline: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    # a baseline without any error can only be matched
+    return np.asarray(1.0 - error / np.maximum(baseline, np.finfo(np.float64).tiny))

@@ -1,0 +1,298 @@
+"""The training loop: shuffled batches, AdamW, warm-up and cosine, clipping, early stopping, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ocad.errors import CheckpointError, OcadError
+from ocad.training.batches import BLOCK, Batch, count_rows, in_order, random_order, shuffled
+from ocad.training.checkpoint import load_checkpoint, save_checkpoint
+from ocad.training.interrupt import Interrupt, deferred_interrupt
+from ocad.training.log import RunLog
+from ocad.training.options import TrainOptions
+from ocad.training.schedule import cosine_with_warmup, set_learning_rate
+
+if TYPE_CHECKING:
+    from ocad.protocols import Progress, ProgressTask
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""`loss(model, batch)`: the mean loss of a batch, a scalar with gradient."""
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+"""`validate(model)`: validation metrics by name, called in evaluation mode without gradients; lower is better."""
+
+EpochEnded = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is trained and what is watched: `monitor` names the value of `validate` that chooses the best epoch."""
+
+    loss: Loss
+    validate: Validate
+    monitor: str = "val_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """Who hears of the epochs: a progress line named `label`, and `epoch_ended(epoch, row)`."""
+
+    progress: Progress | None = None
+    epoch_ended: EpochEnded = lambda _epoch, _row: None
+    label: str = "training"
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """`history` has a row per epoch as in `log.csv`; `best_epoch` is 0 where no epoch improved on the initial model."""
+
+    history: Sequence[Mapping[str, float]]
+    best_epoch: int
+    best_value: float
+    checkpoints: Mapping[str, Path]
+
+
+@dataclass(slots=True)
+class _State:
+    """Where a run stands: `batch` steps of epoch `epoch + 1` are done, with `loss_sum` over their rows."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    best_value: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    training: Batch,
+    objective: Objective,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    seed: int,
+    groups: Iterable[dict[str, Any]] | None = None,
+    reporting: Reporting | None = None,
+    resume: bool = False,
+) -> FitResult:
+    """Trains `model` in place on the rows of `training` and leaves it at its best epoch, the initial model included.
+
+    Writes `checkpoints/` (`epoch_010.pth` every `checkpoint_every` epochs, `best.pth`, `last.pth`), `log.csv` and
+    `tensorboard/` under `folder`. `groups` are the optimizer's parameter groups where they differ in rate or decay.
+    With `resume` it goes on from `last.pth` to the same result, bit for bit, as an unbroken run on the same machine.
+
+    Raises `CheckpointError` when there is nothing sound to resume, `OcadError` when the loss is no longer finite, and
+    `KeyboardInterrupt` on Ctrl-C once `last.pth` is written.
+    """
+    with _torch_settings(options.threads):
+        loop = _Loop(model, training, objective, options, folder, seed=seed, groups=groups)
+        if resume:
+            loop.restore()
+        else:
+            loop.begin()
+        with RunLog(folder, loop.state.history) as log, deferred_interrupt() as interrupt:
+            loop.run(log, interrupt, reporting or Reporting())
+        return loop.finish()
+
+
+def mean_loss(loss: Loss, data: Batch, batch_size: int = 8192) -> Validate:
+    """A `Validate` whose `val_loss` is the mean of `loss` over the rows of `data`."""
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        total = sum(loss(model, batch).item() * count_rows(batch) for batch in in_order(data, batch_size))
+        return {"val_loss": total / count_rows(data)}
+
+    return validate
+
+
+@contextmanager
+def _torch_settings(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    # moments of parameters that no longer move decay into denormals, which cost a hundred times a normal number
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
+class _Loop:
+    """The model, its optimizer and the state of a run."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        training: Batch,
+        objective: Objective,
+        options: TrainOptions,
+        folder: Path,
+        *,
+        seed: int,
+        groups: Iterable[dict[str, Any]] | None,
+    ) -> None:
+        self.model, self.training, self.objective, self.options = model, training, objective, options
+        self.seed = seed
+        self.checkpoints = folder / "checkpoints"
+        self.state = _State()
+        self.rows = count_rows(training)
+        self.steps = math.ceil(self.rows / options.batch_size)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": self.parameters}] if groups is None else groups,
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    def begin(self) -> None:
+        """Seeds torch and makes the initial model the first candidate for the best one."""
+        torch.manual_seed(self.seed)
+        self.state.best_value = self._validate()[self.objective.monitor]
+        self._save("best")
+
+    def run(self, log: RunLog, interrupt: Interrupt, reporting: Reporting) -> None:
+        """Trains until the last epoch, early stopping, or Ctrl-C."""
+        with _progress_line(reporting, self.options.epochs) as line:
+            line.advance(self.state.epoch)
+            while self.state.epoch < self.options.epochs and not self._exhausted():
+                train_loss = self._train_epoch(interrupt, line)
+                row = self._close_epoch(train_loss)
+                log.add(row)
+                line.advance(0, **{self.objective.monitor: row[self.objective.monitor]})
+                reporting.epoch_ended(self.state.epoch, row)
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+
+    def finish(self) -> FitResult:
+        """The best epoch's weights into the model."""
+        self.model.load_state_dict(load_checkpoint(self.checkpoints / "best.pth")["model"])
+        self.model.eval()
+        files = {path.stem: path for path in sorted(self.checkpoints.glob("*.pth"))}
+        return FitResult(self.state.history, self.state.best_epoch, self.state.best_value, files)
+
+    def restore(self) -> None:
+        """Takes up `last.pth`: weights, optimizer, position and random state."""
+        path = self.checkpoints / "last.pth"
+        saved = load_checkpoint(path)
+        if saved["options"] != self.options.model_dump() or saved["seed"] != self.seed or saved["rows"] != self.rows:
+            hint = "resume with the run's own configuration and data, or start a new run"
+            raise CheckpointError(f"the checkpoint `{path}` was written under other options, seed or data", hint)
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError, KeyError):
+            hint = "resume with the run's own configuration"
+            raise CheckpointError(f"the checkpoint `{path}` belongs to another network", hint) from None
+        self.state = _State(**saved["state"])
+        torch.set_rng_state(saved["random_state"])
+
+    def _train_epoch(self, interrupt: Interrupt, line: ProgressTask) -> float:
+        """The mean training loss of one epoch, or of what was left of it."""
+        state, options = self.state, self.options
+        started = time.perf_counter() - state.seconds
+        order = random_order(self.rows, self.seed, state.epoch)
+        self.model.train()
+        for batch in shuffled(self.training, options.batch_size, order, state.batch):
+            state.loss_sum += self._step(batch) * count_rows(batch)
+            state.batch += 1
+            if state.batch % BLOCK == 0:
+                line.advance(BLOCK / self.steps)
+            if interrupt.requested and state.batch < self.steps:
+                state.seconds = time.perf_counter() - started
+                self._save("last")
+                raise KeyboardInterrupt
+        line.advance((self.steps % BLOCK) / self.steps)
+        state.seconds = time.perf_counter() - started
+        return state.loss_sum / self.rows
+
+    def _step(self, batch: Batch) -> float:
+        options = self.options
+        step = self.state.epoch * self.steps + self.state.batch
+        warmup = round(options.warmup_epochs * self.steps)
+        set_learning_rate(self.optimizer, cosine_with_warmup(step, options.epochs * self.steps, warmup))
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+            loss = self.objective.loss(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
+        self.optimizer.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            message = f"the training loss is no longer finite in epoch {self.state.epoch + 1}"
+            raise OcadError(message, "lower the learning rate, or look for extreme values in the data")
+        return value
+
+    def _close_epoch(self, train_loss: float) -> dict[str, float]:
+        """Validates, records the epoch's row and writes the checkpoints that are due."""
+        state = self.state
+        measured = self._validate()
+        state.epoch += 1
+        row = {
+            "epoch": state.epoch,
+            "train_loss": train_loss,
+            **measured,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(state.seconds, 4),
+        }
+        state.history.append(row)
+        state.batch, state.loss_sum, state.seconds = 0, 0.0, 0.0
+        value = measured[self.objective.monitor]
+        better = value < state.best_value - self.options.min_delta
+        if better:
+            state.best_epoch, state.best_value = state.epoch, value
+            self._save("best")
+        if state.epoch % self.options.checkpoint_every == 0:
+            self._save(f"epoch_{state.epoch:03d}")
+        self._save("last")
+        return row
+
+    def _exhausted(self) -> bool:
+        return 0 < self.options.patience <= self.state.epoch - self.state.best_epoch
+
+    def _validate(self) -> dict[str, float]:
+        self.model.eval()
+        with torch.no_grad():
+            return dict(self.objective.validate(self.model))
+
+    def _save(self, name: str) -> None:
+        state = {
+            "options": self.options.model_dump(),
+            "seed": self.seed,
+            "rows": self.rows,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": {slot: getattr(self.state, slot) for slot in _State.__slots__},
+            "random_state": torch.get_rng_state(),
+        }
+        save_checkpoint(self.checkpoints / f"{name}.pth", state)
+
+
+class _Silence:
+    """A progress line nobody reads."""
+
+    def advance(self, steps: float = 1, **values: float) -> None:
+        """Shows nothing."""
+
+
+@contextmanager
+def _progress_line(reporting: Reporting, total: float) -> Iterator[ProgressTask]:
+    if reporting.progress is None:
+        yield _Silence()
+        return
+    with reporting.progress.task(reporting.label, total) as line:
+        yield line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,18 +38,23 @@ class PluginConfig(Settings):
 Config = TypeVar("Config", bound=PluginConfig)
 
 
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What the YAML reader raises: ValueError for impossible dates, numbers and encodings, RecursionError for deep nesting."""
+
+
 def load_config(model: type[Config], file: Path | None, overrides: Iterable[str] = ()) -> Config:
     """`model` filled from the YAML `file` and then from `overrides` (`train.epochs=5`; values are YAML).
 
     Raises `ConfigError` naming the key, the file and the nearest known key.
     """
     values = _read_yaml(file) if file else {}
+    overrides = tuple(overrides)
     for override in overrides:
         _assign(values, override)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(model, error, str(file) if file else "--set") from None
+        raise _explain(model, error, file, overrides) from None
 
 
 def dump_config(config: BaseModel, extra: Mapping[str, Any] | None = None) -> str:
@@ -62,7 +67,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file `{file}`", "check the path given to `--config`") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *_NOT_YAML) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read the configuration `{file}` ({reason})", "correct the YAML") from None
     if values is None:
@@ -79,7 +84,7 @@ def _assign(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"cannot read `--set {override}`", "write it as `--set section.key=value`")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         raise ConfigError(f"the value in `--set {override}` is not YAML", "quote it") from None
     for key in keys[:-1]:
         child = values.get(key)
@@ -89,10 +94,15 @@ def _assign(values: dict[str, Any], override: str) -> None:
     values[keys[-1]] = value
 
 
-def _explain(model: type[BaseModel], error: ValidationError, place: str) -> ConfigError:
-    first = error.errors()[0]
+def _explain(
+    model: type[BaseModel], error: ValidationError, file: Path | None, overrides: tuple[str, ...]
+) -> ConfigError:
+    """The complaint that helps most: a misspelt key comes before the required key that is missing because of it."""
+    complaints = error.errors()
+    first = next((item for item in complaints if item["type"] == "extra_forbidden"), complaints[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
+    place = _origin(key, file, overrides)
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])
         return ConfigError(f"unknown configuration key `{key}` in `{place}`", nearest(path[-1], known))
@@ -100,11 +110,29 @@ def _explain(model: type[BaseModel], error: ValidationError, place: str) -> Conf
     return ConfigError(f"bad value for `{key}` in `{place}`: {message[:1].lower()}{message[1:]}", "correct the value")
 
 
+def _origin(key: str, file: Path | None, overrides: tuple[str, ...]) -> str:
+    """Where the value of `key` comes from: an override that sets it, or a part or the whole of it, else the file."""
+    for override in overrides:
+        path = override.partition("=")[0].strip()
+        if f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}."):
+            return "--set"
+    return str(file) if file else "--set"
+
+
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys known at `path`, whose parts are fields and the positions in lists of them."""
     for part in path:
         field: FieldInfo | None = model.model_fields.get(part)
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return []
-        model = nested
+        if field:
+            nested = _models_in(field.annotation)
+            if len(nested) != 1:
+                return []
+            model = nested[0]
     return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation such as `Inner`, `tuple[Inner, ...]` or `Inner | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models_in(inner)]

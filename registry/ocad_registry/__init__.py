@@ -1,0 +1,103 @@
+"""A model registry that is only files: immutable versions, append-only aliases, evidence in JSON (see FORMAT.md).
+
+    from ocad_registry import Registry
+    version = Registry("models").resolve("tcn-udp_echo@production")
+    version.file("onnx")
+
+The manifest models (pydantic) are imported when they are first asked for, so that resolving a reference stays cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ocad_registry.aliases import AliasEntry
+from ocad_registry.errors import (
+    Corrupt,
+    ExpectationFailed,
+    Invalid,
+    InvalidDraft,
+    InvalidName,
+    InvalidQuery,
+    NewerFormat,
+    NotFound,
+    Refused,
+    RegistryError,
+    StorageFailed,
+    VersionExists,
+)
+from ocad_registry.listing import Entry
+from ocad_registry.publishing import Artifact
+from ocad_registry.store import Registry
+from ocad_registry.verification import Finding
+from ocad_registry.versions import Version
+
+if TYPE_CHECKING:
+    from ocad_registry.manifest import (
+        DataReference,
+        Draft,
+        File,
+        GateResult,
+        Manifest,
+        Parent,
+        Parity,
+        PluginReference,
+        Signature,
+        Tensor,
+    )
+
+__version__ = "0.1.0"
+
+_MODELS = frozenset(
+    {
+        "DataReference",
+        "Draft",
+        "File",
+        "GateResult",
+        "Manifest",
+        "Parent",
+        "Parity",
+        "PluginReference",
+        "Signature",
+        "Tensor",
+    }
+)
+
+__all__ = [
+    "AliasEntry",
+    "Artifact",
+    "Corrupt",
+    "DataReference",
+    "Draft",
+    "Entry",
+    "ExpectationFailed",
+    "File",
+    "Finding",
+    "GateResult",
+    "Invalid",
+    "InvalidDraft",
+    "InvalidName",
+    "InvalidQuery",
+    "Manifest",
+    "NewerFormat",
+    "NotFound",
+    "Parent",
+    "Parity",
+    "PluginReference",
+    "Refused",
+    "Registry",
+    "RegistryError",
+    "Signature",
+    "StorageFailed",
+    "Tensor",
+    "Version",
+    "VersionExists",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODELS:
+        from ocad_registry import manifest
+
+        return getattr(manifest, name)
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`")

@@ -1,0 +1,135 @@
+"""What lists and queries answer: one entry for each version, broken ones included, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ocad_registry import names
+from ocad_registry.aliases import all_current
+from ocad_registry.errors import Corrupt, NotFound
+from ocad_registry.versions import DELETED, METADATA, Metadata, read_metadata
+
+if TYPE_CHECKING:
+    from ocad_registry.storage import Stamp, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A version in a list. Of a `broken` one (`kind: cause`) only name, version and aliases are known."""
+
+    name: str
+    version: str
+    plugin: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    created_at: str | None = None
+    aliases: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    passed: bool = False
+    broken: str | None = None
+    document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The `metadata.json` that it was made from."""
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape of `ocad registry list --json`; `broken` only where it is."""
+        shown = {
+            "name": self.name,
+            "version": self.version,
+            "ref": self.ref,
+            "plugin": self.plugin,
+            "task": self.task,
+            "metric": self.metric,
+            "created_at": self.created_at,
+            "aliases": self.aliases,
+            "metrics": self.metrics,
+            "passed": self.passed,
+        }
+        return shown if self.broken is None else {**shown, "broken": self.broken}
+
+
+class Catalogue:
+    """Reads the metadata of many versions, each only once for as long as its file stays the same."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known: dict[str, tuple[Stamp, Metadata]] = {}
+
+    def models(self) -> list[str]:
+        """The names of all models, sorted."""
+        listed = self._storage.list("").items()
+        return sorted(name for name, kind in listed if kind == "folder" and names.is_model(name))
+
+    def taken(self, name: str) -> list[str]:
+        """Every version number of the model that can never be given again: living, broken, incomplete or deleted."""
+        numbers = {version for version in self._storage.list(name) if names.is_version(version)}
+        return [*(numbers | self._deleted(name))]
+
+    def entries(self, models: Iterable[str]) -> list[Entry]:
+        """The versions of `models`: newest first, then by name and highest version; broken ones last."""
+        found = [entry for name in models for entry in self._model(name)]
+        found.sort(key=lambda entry: names.version_key(entry.version), reverse=True)
+        found.sort(key=lambda entry: entry.name)
+        found.sort(key=lambda entry: entry.created_at or "", reverse=True)
+        return found
+
+    def metadata(self, name: str, version: str) -> Metadata:
+        """The verified metadata, from memory while the file is unchanged; raises `Corrupt` or `NotFound`."""
+        ref, stamp = f"{name}@{version}", self._storage.stamp(f"{name}/{version}/{METADATA}")
+        if (known := self._known.get(ref)) and known[0] == stamp:
+            return known[1]
+        metadata = read_metadata(self._storage, name, version)
+        if stamp is not None:
+            self._known[ref] = stamp, metadata
+        return metadata
+
+    def living(self, name: str) -> dict[str, bool]:
+        """The versions that are not deleted, and whether each lies in a plain folder (a symlink is broken)."""
+        deleted = self._deleted(name)
+        return {
+            version: kind == "folder"
+            for version, kind in self._storage.list(name).items()
+            if kind in ("folder", "link") and names.is_version(version) and version not in deleted
+        }
+
+    def _model(self, name: str) -> Iterable[Entry]:
+        aliases: dict[str, list[str]] = {}
+        for alias, version in all_current(self._storage, name).items():
+            aliases.setdefault(version, []).append(alias)
+        for version, plain in self.living(name).items():
+            entry = self._entry(name, version, plain, aliases.get(version, []))
+            if entry is not None:
+                yield entry
+
+    def _entry(self, name: str, version: str, plain: bool, aliases: list[str]) -> Entry | None:
+        try:
+            if not plain:
+                raise Corrupt("symlink", f"`{name}@{version}` is a symlink")
+            manifest, _, document = self.metadata(name, version)
+        except NotFound:
+            return None
+        except Corrupt as error:
+            return Entry(name, version, aliases=aliases, broken=error.verdict)
+        return Entry(
+            name,
+            version,
+            manifest.plugin.name,
+            manifest.task,
+            manifest.metric,
+            manifest.created_at,
+            aliases,
+            manifest.metrics,
+            manifest.passed,
+            None,
+            document,
+        )
+
+    def _deleted(self, name: str) -> set[str]:
+        files = self._storage.list(f"{name}/{DELETED}")
+        return {file[:-5] for file in files if file.endswith(".json") and names.is_version(file[:-5])}

@@ -1,0 +1,268 @@
+"""The registry on a local file system: staging folders, `link` and `rename`, and an fsync before each of them.
+
+Order of a publish: every file, its folder, the rename, the parent. Order of a document: the file, the link, the parent.
+After a power cut a reader therefore sees a version whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from ocad_registry.digests import digest_stream
+from ocad_registry.errors import Corrupt
+from ocad_registry.storage import Kind, Stamp, Stored
+
+STAGING = ".staging"
+FILE_MODE = 0o444
+FOLDER_MODE = 0o755
+_SYNCED = -1
+# O_NONBLOCK: opening a FIFO that somebody planted must not hang
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LocalStorage:
+    """A `Storage` in the folder `root`, which need not exist before the first write; symlinks below it are refused."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.fspath(root)
+        self._base = os.path.abspath(self._root)  # noqa: PTH100 - must not resolve links, and stays a plain string
+
+    @property
+    def root(self) -> str:
+        """The folder, as the user named it."""
+        return self._root
+
+    def list(self, folder: str) -> dict[str, Kind]:
+        """What lies directly in `folder`."""
+        if folder and self.kind(folder) != "folder":
+            return {}
+        try:
+            with os.scandir(self._place(folder)) as entries:
+                return {entry.name: _entry_kind(entry) for entry in entries}
+        except FileNotFoundError:
+            return {}
+
+    def kind(self, path: str) -> Kind | None:
+        """What `path` is; a symlink anywhere on the way makes it a `link`."""
+        place, kind = self._base, None
+        for segment in path.split("/"):
+            place = f"{place}/{segment}"
+            try:
+                mode = os.lstat(place).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            kind = _mode_kind(mode)
+            if kind == "link":
+                return kind
+        return kind
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Device, inode, size, mtime and ctime."""
+        try:
+            found = os.lstat(self._place(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The bytes of a document."""
+        descriptor, size = self._open(path)
+        try:
+            data = os.read(descriptor, min(size, limit) + 1)
+            while len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
+                data += more
+        finally:
+            os.close(descriptor)
+        if len(data) > limit:
+            raise Corrupt("oversized-json", f"`{path}` is larger than {limit} bytes")
+        return data
+
+    def digest(self, path: str) -> tuple[int, str]:
+        """Size and sha256 of a payload file."""
+        if self.kind(path) == "link":
+            raise Corrupt("symlink", f"`{path}` is, or lies behind, a symlink")
+        descriptor, _ = self._open(path)
+        try:
+            return digest_stream(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def local(self, path: str) -> Path:
+        """The file itself."""
+        return Path(self._place(path))
+
+    def create(self, path: str, data: bytes) -> None:
+        """Writes a temporary file and links it: a link never replaces, and the content is whole when the name appears."""
+        staging = LocalStaging(self)
+        try:
+            name = path.rpartition("/")[2]
+            staging.write(name, data)
+            staging.sync()
+            parent = self.make_folder(path.rpartition("/")[0])
+            os.link(f"{staging.folder}/{name}", f"{parent}/{name}", follow_symlinks=False)
+            sync_folder(parent)
+        finally:
+            staging.discard()
+
+    def stage(self) -> LocalStaging:
+        """A new folder under `.staging`."""
+        return LocalStaging(self)
+
+    def make_folder(self, folder: str) -> str:
+        """Makes `folder` and what is missing above it, durable; its place."""
+        place = self._base
+        if not os.path.isdir(place):  # noqa: PTH112
+            os.makedirs(place, FOLDER_MODE, exist_ok=True)  # noqa: PTH103
+            sync_folder(os.path.dirname(place))  # noqa: PTH120
+        for segment in folder.split("/") if folder else []:
+            parent, place = place, f"{place}/{segment}"
+            try:
+                mode = os.lstat(place).st_mode
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    os.mkdir(place)  # noqa: PTH102
+                    os.chmod(place, FOLDER_MODE)  # noqa: PTH101 - whatever the umask
+                sync_folder(parent)
+            else:
+                if not stat.S_ISDIR(mode):
+                    raise Corrupt("symlink" if stat.S_ISLNK(mode) else "not-a-file", f"`{folder}` is no plain folder")
+        return place
+
+    def _place(self, path: str) -> str:
+        return f"{self._base}/{path}" if path else self._base
+
+    def _open(self, path: str) -> tuple[int, int]:
+        """Descriptor and size of a regular file."""
+        try:
+            descriptor = os.open(self._place(path), _READ)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Corrupt("symlink", f"`{path}` is a symlink") from None
+            if error.errno in (errno.ENXIO, errno.ENODEV):
+                raise Corrupt("not-a-file", f"`{path}` is no regular file") from None
+            if error.errno == errno.ENOTDIR:
+                raise FileNotFoundError(error.errno, error.strerror, path) from None
+            raise
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            raise Corrupt("not-a-file", f"`{path}` is no regular file")
+        return descriptor, found.st_size
+
+
+class LocalStaging:
+    """`.staging/<uuid>`, locked (flock) for as long as its writer lives, so that gc can tell dead work from running work."""
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self.folder = f"{storage.make_folder(STAGING)}/{uuid4().hex}"
+        os.mkdir(self.folder)  # noqa: PTH102
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchmod(self._lock, FOLDER_MODE)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._files: dict[str, int] = {}
+
+    def add(self, source: Path, name: str) -> Stored:
+        """Copies `source` in under `name`, taking its digest on the way."""
+        origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            descriptor = self._begin(name)
+            size, sha256 = digest_stream(origin, lambda chunk: _write_all(descriptor, chunk))
+        finally:
+            os.close(origin)
+        return Stored(name, size, sha256)
+
+    def file(self, stored: Stored) -> Path:
+        """Where an added file can be read."""
+        return Path(self.folder, stored.path)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a document, in place of one that an earlier attempt left."""
+        if name in self._files:
+            descriptor = self._files.pop(name)
+            if descriptor != _SYNCED:
+                os.close(descriptor)
+            os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
+        _write_all(self._begin(name), memoryview(data))
+
+    def sync(self) -> None:
+        """Every file, then the folder; files stay open until then, so that a failed write-back is reported here."""
+        for name, descriptor in self._files.items():
+            if descriptor != _SYNCED:
+                os.fsync(descriptor)
+                os.close(descriptor)
+                self._files[name] = _SYNCED
+        os.fsync(self._lock)
+
+    def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
+        """Syncs everything and renames the folder into place: a rename fails on a folder that holds anything."""
+        for name, data in documents.items():
+            self.write(name, data)
+        self.sync()
+        parent = self._storage.make_folder(folder.rpartition("/")[0])
+        target = f"{parent}/{folder.rpartition('/')[2]}"
+        try:
+            os.rename(self.folder, target)  # noqa: PTH104
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "version exists", target) from None
+            raise
+        sync_folder(parent)
+
+    def discard(self) -> None:
+        """Removes the folder unless it was published, and frees the lock."""
+        if self._lock < 0:
+            return
+        for name, descriptor in self._files.items():
+            if descriptor != _SYNCED:
+                os.close(descriptor)
+            with suppress(OSError):
+                os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
+        with suppress(OSError):
+            os.rmdir(self.folder)  # noqa: PTH106
+        os.close(self._lock)
+        self._lock = -1
+
+    def _begin(self, name: str) -> int:
+        descriptor = os.open(f"{self.folder}/{name}", _WRITE, FILE_MODE)
+        self._files[name] = descriptor
+        os.fchmod(descriptor, FILE_MODE)
+        return descriptor
+
+
+def sync_folder(place: str) -> None:
+    """Makes the names in the folder `place` durable."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _mode_kind(mode: int) -> Kind:
+    if stat.S_ISLNK(mode):
+        return "link"
+    if stat.S_ISREG(mode):
+        return "file"
+    return "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def _entry_kind(entry: os.DirEntry[str]) -> Kind:
+    if entry.is_symlink():
+        return "link"
+    if entry.is_file(follow_symlinks=False):
+        return "file"
+    return "folder" if entry.is_dir(follow_symlinks=False) else "other"

@@ -1,0 +1,324 @@
+"""`Registry`: the one class that callers use."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from ocad_registry import aliases as rows
+from ocad_registry import documents, names
+from ocad_registry.aliases import AliasEntry, EntryKind
+from ocad_registry.errors import (
+    Corrupt,
+    ExpectationFailed,
+    Invalid,
+    NewerFormat,
+    NotFound,
+    Refused,
+    StorageFailed,
+)
+from ocad_registry.listing import Catalogue, Entry
+from ocad_registry.publishing import Artifact, publish
+from ocad_registry.storage_local import LocalStorage
+from ocad_registry.verification import Finding, verify_registry, verify_version
+from ocad_registry.versions import Version, find_version
+
+if TYPE_CHECKING:
+    from ocad_registry.manifest import Draft
+
+FORMAT = 1
+REGISTRY = "registry.json"
+UNSET = "none"
+
+# the method `Registry.list` hides the built-in name in the class's own annotations
+Entries = list[Entry]
+Names = list[str]
+History = list[AliasEntry]
+Findings = list[Finding]
+
+
+class Registry:
+    """A registry of models in the folder `root` (None: `$OCAD_REGISTRY`, else `./models`).
+
+    Making the object reads and writes nothing. `by` signs alias moves (default: user@host). Every failure is a
+    `RegistryError`; one object may be used by several threads, one folder by any number of processes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, by: str | None = None) -> None:
+        place = os.fspath(root) if root is not None else os.environ.get("OCAD_REGISTRY") or "models"
+        if "://" in place:
+            raise Invalid(f"`{place}` is no folder", "this version reads registries on a local file system")
+        self._storage = LocalStorage(place)
+        self._catalogue = Catalogue(self._storage)
+        self._by = by
+        self._checked = False
+
+    def __repr__(self) -> str:
+        return f"Registry({self.root!r})"
+
+    @property
+    def root(self) -> str:
+        """The folder."""
+        return self._storage.root
+
+    def publish(self, draft: Draft, artifacts: Sequence[Artifact], version: str | None = None) -> Version:
+        """Stores `draft` with copies of `artifacts` as a new, immutable version; it is durable when this returns.
+
+        Without `version` it is `1.0.0`, then the next minor after the highest number ever given. Raises `InvalidName`,
+        `InvalidDraft`, `VersionExists`, `StorageFailed`; nothing is visible then.
+        """
+        names.check_model(draft.name)
+        number = names.check_version(version) if version is not None else None
+        with self._failures(f"publishing `{draft.name}`", "nothing was published"):
+            self._open()
+            self._found()
+            return publish(self._storage, draft, artifacts, number, lambda: self._catalogue.taken(draft.name))
+
+    def resolve(self, reference: str) -> Version:
+        """The living version that `reference` names; its metadata is not read before it is asked for.
+
+        `name` alone is its alias `production` if set, else its highest readable release that passed. Raises
+        `InvalidName`, `NotFound`, `Corrupt`.
+        """
+        wanted = names.parse_reference(reference)
+        with self._failures(f"reading `{reference}`"):
+            self._open()
+            if wanted.version is not None:
+                return find_version(self._storage, wanted.name, wanted.version)
+            entry = rows.current(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS)
+            if entry is not None and entry.version is not None:
+                return find_version(self._storage, wanted.name, entry.version, entry.metadata_sha256)
+            if wanted.alias is not None:
+                raise self._no_alias(wanted.name, wanted.alias)
+            return self._highest(wanted.name)
+
+    def list(self, name: str | None = None) -> Entries:
+        """All versions, or those of the model `name`, newest first, broken ones last with their cause."""
+        with self._failures("listing"):
+            self._open()
+            return self._catalogue.entries(self.models() if name is None else [names.check_model(name)])
+
+    def models(self) -> Names:
+        """The names of all models, sorted."""
+        with self._failures("listing"):
+            self._open()
+            return self._catalogue.models()
+
+    def query(self, expression: str) -> Entries:
+        """The readable versions for which `expression` (FORMAT.md, Queries) holds, in the order of `list`.
+
+        Raises `InvalidQuery`.
+        """
+        from ocad_registry.query import parse_query
+
+        matches = parse_query(expression)
+        return [entry for entry in self.list() if entry.broken is None and matches(entry)]
+
+    def promote(
+        self, reference: str, alias: str, *, force: bool = False, reason: str = "", expect: str | None = None
+    ) -> AliasEntry:
+        """Points `alias` at the version that `reference` names, after reading every byte of it.
+
+        A version that did not pass is `Refused` unless `force` is given with a `reason`. `expect` names the version that
+        the alias must point at now (`none`: it must not be set), else `ExpectationFailed`. Damaged versions are never
+        promoted (`Corrupt`).
+        """
+        names.check_alias(alias)
+        if force and not reason:
+            raise Invalid("a forced promotion needs a reason", "say why with `--reason`")
+        expected = expect if expect in (None, UNSET) else names.check_version(expect)
+        with self._failures(f"promoting `{reference}`", "nothing was moved"):
+            version = self._promotable(reference, force)
+            passed = version.manifest.passed
+
+            def decide() -> AliasEntry:
+                self._expect(version.name, alias, expected)
+                return self._entry("promote", version, reason, forced=not passed)
+
+            entry = rows.append(self._storage, version.name, alias, decide)
+            self._undo_if_deleted(version, alias)
+            return entry
+
+    def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
+        """Points `alias` at the version that was live before the current one was promoted.
+
+        A second rollback goes one further back, never forth; deleted and damaged versions are passed over. Raises
+        `NotFound` when there is nothing to go back to.
+        """
+        names.check_model(name)
+        names.check_alias(alias)
+        with self._failures(f"rolling back `{name}@{alias}`", "nothing was moved"):
+            self._open()
+            return rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
+
+    def unset(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
+        """Ends `alias`; its history stays, and `rollback` brings it back. Raises `NotFound` when it is not set."""
+        names.check_model(name)
+        names.check_alias(alias)
+
+        def decide() -> AliasEntry:
+            if self._target(name, alias) == UNSET:
+                raise self._no_alias(name, alias)
+            return self._entry("unset", None, reason)
+
+        with self._failures(f"unsetting `{name}@{alias}`", "nothing was moved"):
+            self._open()
+            return rows.append(self._storage, name, alias, decide)
+
+    def history(self, name: str, alias: str) -> History:
+        """Every move of `alias`, oldest first; raises `NotFound` when it was never set."""
+        names.check_model(name)
+        names.check_alias(alias)
+        with self._failures(f"reading `{name}@{alias}`"):
+            self._open()
+            entries = rows.history(self._storage, name, alias)
+        if not entries:
+            raise self._no_alias(name, alias)
+        return entries
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias → version of every alias of the model that is set and readable, by name."""
+        names.check_model(name)
+        with self._failures(f"reading the aliases of `{name}`"):
+            self._open()
+            return rows.all_current(self._storage, name)
+
+    def verify(self, reference: str | None = None) -> Findings:
+        """Reads every byte of one version, or of the whole registry with its aliases; empty when all is well.
+
+        Raises `NotFound` or `InvalidName` for a reference that leads nowhere; damage is a finding, never an exception.
+        """
+        if reference is not None:
+            version = self.resolve(reference)
+            with self._failures(f"verifying `{reference}`"):
+                return verify_version(self._storage, version.name, version.version)
+        with self._failures("verifying"):
+            self._open()
+            return verify_registry(self._storage, self._catalogue)
+
+    def _highest(self, name: str) -> Version:
+        releases = [version for version in self._catalogue.living(name) if names.is_release(version)]
+        for version in sorted(releases, key=names.version_key, reverse=True):
+            try:
+                found = find_version(self._storage, name, version)
+                if found.manifest.passed:
+                    return found
+            except (Corrupt, NotFound):
+                continue
+        hint = f"name a version: `ocad registry list {name}`" if releases else "`ocad registry list` shows all models"
+        raise NotFound(f"`{name}` has no production alias and no readable release that passed", hint)
+
+    def _promotable(self, reference: str, force: bool) -> Version:
+        version = self.resolve(reference)
+        version.verify()
+        if not version.manifest.passed and not force:
+            causes = "; ".join(version.manifest.failures())
+            raise Refused(f"`{version.ref}` did not pass: {causes}", "promote another, or `--force --reason …`")
+        return version
+
+    def _target(self, name: str, alias: str) -> str:
+        """The version that the alias points at, `none`, or `unknown` when the deciding entry is damaged."""
+        try:
+            entry = rows.current(self._storage, name, alias)
+        except Corrupt:
+            return "unknown"
+        return UNSET if entry is None or entry.version is None else entry.version
+
+    def _expect(self, name: str, alias: str, expected: str | None) -> None:
+        if expected is not None and (target := self._target(name, alias)) != expected:
+            hint = f"look at `ocad registry history {name} {alias}` and decide again"
+            raise ExpectationFailed(f"`{name}@{alias}` is `{target}`, not `{expected}`", hint)
+
+    def _earlier(self, name: str, alias: str, reason: str) -> AliasEntry:
+        target = self._target(name, alias)
+        for entry in rows.earlier(rows.history(self._storage, name, alias)):
+            if entry.version is None or entry.version == target:
+                continue
+            try:
+                version = find_version(self._storage, name, entry.version, entry.metadata_sha256)
+                version.verify()
+            except (Corrupt, NotFound):
+                continue
+            return self._entry("rollback", version, reason)
+        raise NotFound(
+            f"`{name}@{alias}` has no earlier version to go back to", f"see `ocad registry history {name} {alias}`"
+        )
+
+    def _undo_if_deleted(self, version: Version, alias: str) -> None:
+        """A delete that raced the promotion wins: readers skip our entry already, and the history says so too."""
+        try:
+            find_version(self._storage, version.name, version.version)
+        except NotFound:
+            why = f"{version.ref} was deleted meanwhile"
+            try:
+                self.rollback(version.name, alias, reason=why)
+            except NotFound:
+                rows.append(self._storage, version.name, alias, lambda: self._entry("unset", None, why))
+            raise
+
+    def _entry(self, kind: EntryKind, version: Version | None, reason: str, forced: bool = False) -> AliasEntry:
+        """An entry still without its number."""
+        target, sha256 = (version.version, version.metadata_sha256) if version else (None, None)
+        return AliasEntry(0, kind, target, sha256, rows.now(), self._by or _signature(), reason, forced)
+
+    def _no_alias(self, name: str, alias: str) -> NotFound:
+        known = ", ".join(f"`{other}`" for other in rows.all_current(self._storage, name)) or "none"
+        return NotFound(f"`{name}` has no alias `{alias}`", f"aliases set: {known}; `ocad registry promote` sets one")
+
+    def _open(self) -> None:
+        """Refuses a registry of a newer format, before anything in it is believed."""
+        if self._checked:
+            return
+        try:
+            data = self._storage.read(REGISTRY, documents.DOCUMENT_LIMIT)
+        except FileNotFoundError:
+            return
+        found = documents.parse(data, f"`{REGISTRY}`").get("format")
+        if type(found) is not int or found < FORMAT:
+            raise Corrupt("bad-registry", f"`{REGISTRY}` names no format", f'write {{"format": {FORMAT}}} into it')
+        if found > FORMAT:
+            raise NewerFormat(f"registry `{self.root}`", found, FORMAT)
+        self._checked = True
+
+    def _found(self) -> None:
+        """Writes `registry.json` before the first version."""
+        if not self._checked:
+            with suppress(FileExistsError):
+                self._storage.create(REGISTRY, documents.dump({"format": FORMAT}))
+
+    @contextmanager
+    def _failures(self, doing: str, result: str = "") -> Iterator[None]:
+        """Turns what the operating system says into one clear error."""
+        try:
+            yield
+        except OSError as error:
+            raise _storage_failed(error, self.root, doing, result) from error
+
+
+def _storage_failed(error: OSError, root: str, doing: str, result: str) -> StorageFailed:
+    after = f"{result}; " if result else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFailed(
+            f"no space left in `{root}` while {doing}", f"{after}free some and try again", code="disk-full"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        hint = f"{after}check its permissions and mount"
+        return StorageFailed(f"registry `{root}` refuses access while {doing}", hint, code="read-only")
+    cause = (error.strerror or "unknown error").lower()
+    return StorageFailed(
+        f"{cause} at `{error.filename or root}` while {doing}", f"{after}check the disk under `{root}`"
+    )
+
+
+def _signature() -> str:
+    """`user@host` of this process."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,149 @@
+"""`verify`: every byte read again, and every rule of FORMAT.md that a reader of one version does not look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ocad_registry import names
+from ocad_registry.aliases import ALIASES, current, numbers, read_entry
+from ocad_registry.errors import Corrupt, NotFound
+from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_version, read_metadata
+
+if TYPE_CHECKING:
+    from ocad_registry.listing import Catalogue
+    from ocad_registry.manifest import Manifest
+    from ocad_registry.storage import Storage
+
+Severity = Literal["error", "warning"]
+_ROOT_NAMES = frozenset({"registry.json", ".staging"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as FORMAT.md says; `kind` is one of its verdict kinds, `reference` where it is."""
+
+    reference: str
+    severity: Severity
+    kind: str
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `ocad registry verify --json` shows it."""
+        return asdict(self)
+
+
+def verify_registry(storage: Storage, catalogue: Catalogue) -> list[Finding]:
+    """The whole registry, by model, version and alias."""
+    found = list(_strays(storage, "", _is_root_name))
+    models = catalogue.models()
+    if models and storage.kind("registry.json") is None:
+        found.append(
+            Finding("registry.json", "warning", "registry-missing", "`registry.json` is missing: format 1 assumed")
+        )
+    for name in models:
+        found += _strays(storage, name, _is_model_child)
+        for version in sorted(catalogue.living(name), key=names.version_key):
+            found += verify_version(storage, name, version)
+        aliases = storage.list(f"{name}/{ALIASES}")
+        for alias in sorted(
+            alias for alias, kind in aliases.items() if kind == "folder" and names.ALIAS.fullmatch(alias)
+        ):
+            found += _verify_alias(storage, name, alias)
+    return found
+
+
+def verify_version(storage: Storage, name: str, version: str) -> list[Finding]:
+    """One version: its metadata, every file, its parents, and files that it does not list."""
+    ref = f"{name}@{version}"
+    try:
+        found = find_version(storage, name, version)
+        found.verify()
+    except NotFound:
+        return [Finding(ref, "warning", "incomplete", f"`{ref}` has no `{METADATA}`: it was never published")]
+    except Corrupt as error:
+        return [Finding(ref, "error", error.code, error.message)]
+    return [*_unlisted(storage, found), *_parents(storage, found.manifest)]
+
+
+def _unlisted(storage: Storage, version: Version) -> Iterator[Finding]:
+    folder = f"{version.name}/{version.version}"
+    listed = {METADATA, DIGEST, *(file.path for file in version.files)}
+    folders = {path.rpartition("/")[0] for path in listed}
+    for name in sorted(storage.list(folder)):
+        if name not in listed and name not in {parent.partition("/")[0] for parent in folders}:
+            yield Finding(
+                version.ref, "warning", "unlisted-file", f"`{name}` of `{version.ref}` is not in its metadata"
+            )
+
+
+def _parents(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
+    for parent in manifest.parents:
+        name, _, version = parent.ref.partition("@")
+        if not (names.is_model(name) and names.is_version(version)):
+            yield Finding(manifest.ref, "error", "bad-parent", f"`{parent.ref}` is no `name@version`")
+            continue
+        try:
+            find_version(storage, name, version)
+            sha256 = read_metadata(storage, name, version).sha256
+        except (NotFound, Corrupt):
+            yield Finding(manifest.ref, "warning", "missing-parent", f"parent `{parent.ref}` cannot be read here")
+            continue
+        if sha256 != parent.metadata_sha256:
+            yield Finding(
+                manifest.ref, "error", "parent-digest", f"parent `{parent.ref}` is not the one it was built from"
+            )
+
+
+def _verify_alias(storage: Storage, name: str, alias: str) -> Iterator[Finding]:
+    ref, taken = f"{name}@{alias}", numbers(storage, name, alias)
+    for number in taken:
+        try:
+            read_entry(storage, name, alias, number)
+        except Corrupt as error:
+            yield Finding(ref, "error", error.code, error.message)
+    missing = sorted(set(range(1, taken[-1])) - set(taken)) if taken else []
+    if missing:
+        yield Finding(ref, "warning", "alias-gap", f"`{ref}` has no entry {missing[0]} though a later one exists")
+    yield from _verify_target(storage, name, alias)
+
+
+def _verify_target(storage: Storage, name: str, alias: str) -> Iterator[Finding]:
+    ref = f"{name}@{alias}"
+    try:
+        entry = current(storage, name, alias)
+    except Corrupt:
+        return
+    if entry is None or entry.version is None:
+        return
+    try:
+        sha256 = find_version(storage, name, entry.version).metadata_sha256
+    except NotFound:
+        yield Finding(
+            ref, "error", "missing-version", f"`{ref}` points at `{entry.version}`, which is gone without a tombstone"
+        )
+        return
+    except Corrupt:
+        return
+    if sha256 != entry.metadata_sha256:
+        yield Finding(
+            ref, "error", "alias-digest", f"`{name}@{entry.version}` is not the version that `{alias}` was given"
+        )
+
+
+def _strays(storage: Storage, folder: str, expected: Any) -> Iterator[Finding]:
+    for name, kind in sorted(storage.list(folder).items()):
+        place = f"{folder}/{name}" if folder else name
+        if kind == "link" and not (folder and names.is_version(name)):
+            yield Finding(place, "error", "symlink", f"`{place}` is a symlink; nothing behind it is read")
+        elif kind != "link" and not expected(name, kind):
+            yield Finding(place, "warning", "stray", f"`{place}` is no name of this format and is ignored")
+
+
+def _is_root_name(name: str, kind: str) -> bool:
+    return name in _ROOT_NAMES or (kind == "folder" and names.is_model(name))
+
+
+def _is_model_child(name: str, kind: str) -> bool:
+    return kind == "folder" and (name in (ALIASES, DELETED) or names.is_version(name))

@@ -1,0 +1,185 @@
+"""One stored version: where it is, what it says, and its files once they are verified."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ocad_registry import digests, documents, names
+from ocad_registry.errors import Corrupt, NotFound
+from ocad_registry.onnx_external import BadOnnxError, external_locations
+
+if TYPE_CHECKING:
+    from ocad_registry.manifest import File, Manifest
+    from ocad_registry.storage import Stamp, Storage
+
+METADATA = "metadata.json"
+DIGEST = "metadata.sha256"
+DELETED = "deleted"
+
+
+class Metadata(NamedTuple):
+    """A verified `metadata.json`: parsed, its digest, and as the JSON object that was read."""
+
+    manifest: Manifest
+    sha256: str
+    document: dict[str, Any]
+
+
+class Version:
+    """A living version. `path` costs nothing; `manifest` and `file` read, verify, and raise `Corrupt`.
+
+    `pinned` is the digest that an alias entry or a parent holds for it: metadata with another one is `alias-digest`.
+    """
+
+    def __init__(self, storage: Storage, name: str, version: str, pinned: str | None = None) -> None:
+        self._storage = storage
+        self.name = name
+        self.version = version
+        self._pinned = pinned
+        self._verified: dict[str, Stamp | None] = {}
+
+    def __repr__(self) -> str:
+        return f"Version({self.ref!r})"
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """The version's folder."""
+        return self._storage.local(f"{self.name}/{self.version}")
+
+    @cached_property
+    def _metadata(self) -> Metadata:
+        metadata = read_metadata(self._storage, self.name, self.version)
+        if self._pinned not in (None, metadata.sha256):
+            raise Corrupt("alias-digest", f"`{self.ref}` is not the version that the alias was given")
+        return metadata
+
+    @property
+    def manifest(self) -> Manifest:
+        """The verified `metadata.json`; raises `Corrupt` or `NotFound`."""
+        return self._metadata.manifest
+
+    @property
+    def metadata_sha256(self) -> str:
+        """The digest of `metadata.json`, 64 hex digits."""
+        return self._metadata.sha256
+
+    @property
+    def files(self) -> list[File]:
+        """What the version holds, as its manifest lists it; nothing of it is verified by asking."""
+        return list(self.manifest.files)
+
+    def file(self, role: str) -> Path:
+        """The path of the first file with `role`, verified, an `onnx` together with its external data.
+
+        Raises `NotFound` when there is no such file and `Corrupt` when its bytes are not the published ones.
+        """
+        file = next((file for file in self.manifest.files if file.role == role), None)
+        if file is None:
+            raise NotFound(f"`{self.ref}` has no file of role `{role}`", f"it has {self._roles()}")
+        self._verify(file)
+        if role == "onnx":
+            for other in check_external(self._local(file), self.manifest, file):
+                self._verify(other)
+        return self._local(file)
+
+    def verify(self) -> None:
+        """Reads every byte of the version again; raises the first `Corrupt`."""
+        self._verified.clear()
+        self.__dict__.pop("_metadata", None)
+        for file in self.manifest.files:
+            self._verify(file)
+        for file in self.manifest.files:
+            if file.role == "onnx":
+                check_external(self._local(file), self.manifest, file)
+
+    def _verify(self, file: File) -> None:
+        path = f"{self.name}/{self.version}/{file.path}"
+        stamp = self._storage.stamp(path)
+        if stamp is None or self._verified.get(path) != stamp:
+            check_file(self._storage, path, file, self.ref)
+            self._verified[path] = stamp
+
+    def _local(self, file: File) -> Path:
+        return self._storage.local(f"{self.name}/{self.version}/{file.path}")
+
+    def _roles(self) -> str:
+        return (
+            ", ".join(f"`{role}`" for role in sorted({file.role for file in self.manifest.files})) or "no file at all"
+        )
+
+
+def is_deleted(storage: Storage, name: str, version: str) -> bool:
+    """Whether a tombstone stands for it; its name alone counts."""
+    return storage.kind(f"{name}/{DELETED}/{version}.json") is not None
+
+
+def find_version(storage: Storage, name: str, version: str, pinned: str | None = None) -> Version:
+    """The living version; raises `NotFound`, or `Corrupt` (`symlink`) when the way to it leads over a link."""
+    kind = storage.kind(f"{name}/{version}/{METADATA}")
+    if kind is None or is_deleted(storage, name, version):
+        hint = f"`ocad registry list {name}` shows what there is"
+        raise NotFound(f"there is no version `{name}@{version}`{' any more' if kind else ''}", hint)
+    if kind == "link":
+        raise Corrupt("symlink", f"`{name}@{version}` is, or lies behind, a symlink")
+    return Version(storage, name, version, pinned)
+
+
+def read_metadata(storage: Storage, name: str, version: str) -> Metadata:
+    """The verified metadata; raises `NotFound` or `Corrupt`, in the order of FORMAT.md."""
+    from ocad_registry.manifest import parse_manifest
+
+    folder, where = f"{name}/{version}", f"`{name}@{version}`"
+    try:
+        data = storage.read(f"{folder}/{METADATA}", documents.METADATA_LIMIT)
+    except FileNotFoundError:
+        raise NotFound(f"there is no version {where}", f"`ocad registry list {name}` shows what there is") from None
+    try:
+        line = storage.read(f"{folder}/{DIGEST}", documents.DOCUMENT_LIMIT)
+    except FileNotFoundError:
+        raise Corrupt("metadata-digest", f"`metadata.sha256` of {where} is missing") from None
+    sha256 = digests.digest(data)
+    if digests.parse_digest_line(line, where) != sha256:
+        raise Corrupt("metadata-digest", f"metadata of {where} is not what was published (sha256 differs)")
+    document = documents.parse(data, f"metadata of {where}")
+    return Metadata(parse_manifest(document, name, version), sha256, document)
+
+
+def check_file(storage: Storage, path: str, file: File, ref: str) -> None:
+    """Size and digest of one payload file; raises `Corrupt` (`missing-file`, `symlink`, `not-a-file`, `size`, `digest`)."""
+    where = f"`{file.path}` of `{ref}`"
+    try:
+        size, sha256 = storage.digest(path)
+    except FileNotFoundError:
+        raise Corrupt("missing-file", f"{where} is missing") from None
+    if size != file.size:
+        raise Corrupt("size", f"{where} has {size} bytes, not {file.size}")
+    if sha256 != file.sha256:
+        raise Corrupt("digest", f"{where} is not what was published (sha256 differs)")
+
+
+def check_external(onnx: Path, manifest: Manifest, file: File) -> list[File]:
+    """The files that the ONNX `file`, lying at `onnx`, keeps its weights in.
+
+    Raises `Corrupt`: `external-data` when a location is illegal or not in `files`, `bad-onnx` when it cannot be parsed.
+    """
+    where = f"`{file.path}` of `{manifest.ref}`"
+    try:
+        locations = external_locations(onnx)
+    except BadOnnxError as error:
+        raise Corrupt("bad-onnx", f"{where} is no ONNX file ({error})") from None
+    listed = {other.path: other for other in manifest.files}
+    folder = file.path.rpartition("/")[0]
+    found = []
+    for location in sorted(locations):
+        path = f"{folder}/{location}" if folder else location
+        if not names.is_path(path) or path not in listed:
+            raise Corrupt("external-data", f"{where} keeps weights in {location!r:.80}, which is not among its files")
+        found.append(listed[path])
+    return found

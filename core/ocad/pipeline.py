@@ -105,8 +105,15 @@ def resolve_data(request: TrainRequest) -> DataSource:
 
 def refuse_taken_version(registry: Registry, request: TrainRequest) -> None:
     """Raises the registry's error now, not after an hour of training, when `--version` is taken."""
-    if request.version:
-        registry.ensure_free(request.model_name(), request.version)
+    from ocad_registry import NotFound, VersionExists
+
+    if not request.version:
+        return
+    try:
+        taken = registry.resolve(f"{request.model_name()}@{request.version}")
+    except NotFound:
+        return
+    raise VersionExists(f"`{taken.ref}` exists", "a version never changes; give another `--version`")
 
 
 def _stages(plugin: Plugin, context: RunContext, request: TrainRequest, host: Host) -> Version:

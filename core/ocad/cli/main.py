@@ -16,6 +16,7 @@ COMMANDS = {
     "data": "List and describe data sets.",
     "plugins": "List, describe and check plugins.",
     "probe": "Measure a link: round-trip times in µs.",
+    "serve": "Serve the registry over the Open Inference Protocol.",
     "doctor": "Show versions, machine, registry health and what is missing.",
 }
 """Every command with its one line; command `x` is the attribute `x` of the module `ocad.cli.x`."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 EXTERNAL_DATA_BYTES = 1 << 20
 """Graphs with more weights than this keep them in `NAME.onnx.data`, which runtimes memory-map (DESIGN §4)."""
 _ALIGNMENT = 4096
+IR_VERSION = 10
+"""The newest file format that is written: the `onnx` package writes newer ones than runtimes read."""
 
 
 def export_onnx(
@@ -53,7 +55,6 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    folder.mkdir(parents=True, exist_ok=True)
     return write_onnx(program.model_proto, folder / f"{name}.onnx")
 
 
@@ -61,8 +62,10 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> list[Artifact]:
     """Writes `model`, its weights beside it as aligned external data when they exceed 1 MiB, checks it, lists the files."""
     import onnx
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = path.with_name(path.name + ".data")
     data.unlink(missing_ok=True)
+    model.ir_version = min(model.ir_version, IR_VERSION)
     _strip_build_traces(model)
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     artifacts = [Artifact(path, "onnx", "application/onnx")]

@@ -45,7 +45,7 @@ def measure_parity(
         ]
         for tensor in signature.outputs:
             got = np.concatenate([answer[tensor.name] for answer in answers])
-            difference, fits = _compare(got, reference[tensor.name], tensor.scale, tolerance)
+            difference, fits = _compare(got, reference[tensor.name], tensor.scale or 1.0, tolerance)
             largest, passed = max(largest, difference), passed and fits
     return Parity(reference="ocad_reference", samples=rows, max_scaled_diff=largest, tolerance=tolerance, passed=passed)
 

@@ -228,7 +228,7 @@ def loads(bench: Bench) -> str:
         for tensor in export.signature.outputs:
             expected = reference[tensor.name][:rows]
             assert answer[tensor.name].shape == expected.shape, f"`{tensor.name}` has another shape"
-            worst = float(np.abs(answer[tensor.name] - expected).max() / tensor.scale)
+            worst = float(np.abs(answer[tensor.name] - expected).max() / (tensor.scale or 1.0))
             assert worst < 1e-3, f"`{tensor.name}` differs by {worst:.2g} of its scale"
     return ", ".join(tensor.name for tensor in export.signature.outputs)
 

@@ -49,7 +49,7 @@ def autoregression(train: Windows) -> LinearForecast:
     center = float(train.sequence.mean())
     design = np.column_stack([train.sequence - center, np.ones(len(train))])
     solution = np.linalg.lstsq(design, train.target - center, rcond=None)[0]
-    weights = solution[:-1]
+    weights: Floats = solution[:-1].astype(np.float64)
     return LinearForecast(f"ar{len(weights)}", weights, float(solution[-1] + center * (1 - weights.sum())))
 
 

@@ -38,7 +38,7 @@ def plot_forecast(
     figure, axes = _figure("", _label("value", unit), width=10)
     # lines stop where the series does, at a gap
     steps = np.diff(time.astype(np.int64))
-    broken = 1 + np.flatnonzero((steps > 3 * np.median(steps)) | (steps < 0)) if len(steps) else []
+    broken = 1 + np.flatnonzero((steps > 3 * np.median(steps)) | (steps < 0))
     pieces = [np.split(column, broken) for column in (time, truth, forecast, *band)]
     for index, (when, actual, expected, low, high) in enumerate(zip(*pieces, strict=True)):
         first = index == 0
@@ -46,7 +46,7 @@ def plot_forecast(
         axes.fill_between(when, low, high, color=FORECAST, alpha=0.2, linewidth=0, label=label)
         axes.plot(when, actual, color=TRUTH, linewidth=1.0, label="measured" if first else None)
         axes.plot(when, expected, color=FORECAST, linewidth=1.2, label="forecast" if first else None)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
     axes.legend(frameon=False, loc="upper left", ncols=3)
     return _write(figure, path)
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from ocad.errors import DataError
 
@@ -42,15 +45,22 @@ class Windows:
     def write(self, path: Path) -> None:
         """Writes the columns `timestamp`, `endpoint`, `sequence` (list of numbers) and `target` as parquet."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        columns = {"timestamp": self.timestamp, "endpoint": self.endpoint, "sequence": list(self.sequence)}
-        pd.DataFrame({**columns, "target": self.target}).to_parquet(path, index=False)
+        sequence = pa.FixedSizeListArray.from_arrays(self.sequence.ravel(), self.sequence.shape[1])
+        columns = {
+            "timestamp": pa.array(self.timestamp).cast(pa.timestamp("us", tz="UTC")),
+            "endpoint": pa.array(self.endpoint, pa.string()),
+            "sequence": sequence,
+            "target": pa.array(self.target),
+        }
+        parquet.write_table(pa.table(columns), path)
 
 
 def read_windows(path: Path) -> Windows:
     """The windows that `Windows.write` wrote to `path`."""
-    table = pd.read_parquet(path)
-    sequence = np.stack(table["sequence"].to_list()) if len(table) else np.empty((0, 0))
-    target, time = table["target"].to_numpy(np.float64), table["timestamp"].to_numpy("datetime64[us]")
+    table = parquet.read_table(path).combine_chunks()
+    target = table["target"].to_numpy()
+    sequence = pc.list_flatten(table["sequence"]).to_numpy().reshape(len(target), -1)
+    time = table["timestamp"].cast(pa.timestamp("us")).to_numpy()
     return Windows(sequence, target, time, table["endpoint"].to_numpy())
 
 
@@ -88,10 +98,7 @@ def make_windows(frame: pd.DataFrame, metric: str, length: int, rows: NDArray[np
     stretch = segment_rows(frame) + np.cumsum(~usable)
     starts = np.arange(max(0, len(frame) - length))
     starts = starts[usable[starts] & (stretch[starts] == stretch[starts + length])]
-    if len(starts) == 0:
-        sequence = np.empty((0, length))
-    else:
-        sequence = sliding_window_view(value, length)[starts]
+    sequence = sliding_window_view(value, length)[starts] if len(starts) else np.empty((0, length))
     time = frame["timestamp"].to_numpy("datetime64[us]")
     last = starts + length
     return Windows(sequence, value[last], time[last], frame["endpoint"].to_numpy()[last])

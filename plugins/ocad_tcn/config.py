@@ -1,0 +1,58 @@
+"""What can be set for the plugin `tcn`; each key is a line of `configs/tcn/*.yaml` or a `--set`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ocad.config import GateSettings, PluginConfig, Settings
+from ocad.training.options import TrainOptions
+
+NOT_WORSE = GateSettings(
+    name="not worse than the best baseline", metric="skill_vs_best_baseline_high", op=">", threshold=0.0
+)
+"""The default gate: the 95 % interval of the skill over the best baseline reaches above zero."""
+
+
+class WindowSettings(Settings):
+    """Windows and the split in time order, the same for each endpoint."""
+
+    length: int = Field(default=10, ge=2, description="values that a forecast is made from")
+    train: float = Field(default=0.7, gt=0, lt=1, description="share of each endpoint's rows, the oldest")
+    validation: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the rows that follow; the rest is for test"
+    )
+    gap: int = Field(default=20, ge=0, description="rows left out between two parts")
+
+    @model_validator(mode="after")
+    def _room_for_test(self) -> WindowSettings:
+        if self.train + self.validation >= 1:
+            raise ValueError("`train` and `validation` leave no rows for test: their sum must be below 1")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The shares of training, validation and test part."""
+        return self.train, self.validation, 1 - self.train - self.validation
+
+
+class NetworkSettings(Settings):
+    """The network: a block of two convolutions for each entry of `channels`, with dilations 1, 2, 4, …"""
+
+    channels: tuple[int, ...] = Field(default=(32, 32, 32), min_length=1, description="width of each block")
+    kernel: int = Field(default=3, ge=2, description="taps of each convolution")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of hidden values dropped in training")
+    scaling: Literal["auto", "standard", "robust", "log"] = Field(
+        default="auto", description="what the network sees; `auto` tries all three and keeps the best on validation"
+    )
+    trial_epochs: int = Field(default=5, ge=1, description="epochs of each trial of `auto`")
+
+
+class TcnConfig(PluginConfig):
+    """The configuration of the plugin `tcn`."""
+
+    gates: tuple[GateSettings, ...] = (NOT_WORSE,)
+    windows: WindowSettings = WindowSettings()
+    network: NetworkSettings = NetworkSettings()
+    train: TrainOptions = TrainOptions(epochs=30, batch_size=512, learning_rate=2e-3, patience=8)

@@ -1,0 +1,84 @@
+"""The measure of a forecaster against the baselines on the same rows: `ocad_evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocad.contexts import Evaluation
+from ocad.timeseries.baselines import fit_baselines
+from ocad.timeseries.plots import plot_forecast, plot_loss, plot_residuals
+from ocad.timeseries.significance import bootstrap_skill
+from ocad.timeseries.windows import PARTS, Windows, read_windows
+from ocad_tcn.predictor import predict_windows
+from ocad_tcn.prepare import metric_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocad.contexts import PreparedData, RunContext, Trained
+
+VALIDATION_LIMIT = 0.1
+SHOWN_ROWS = 300
+"""Rows of the test part in the plot of forecasts: the last unbroken ones can still be told apart."""
+
+
+def evaluate(context: RunContext, trained: Trained, data: PreparedData) -> Evaluation:
+    """Metrics on the test part (`val_loss` on validation), the training curve, and three plots.
+
+    `mse` and `val_loss` are mean squared errors of the standardised series; `mae_us` is in µs (`mae`, in the metric's
+    unit, for other metrics); each stands for the baselines too (`naive_mse`, `ewma_mae_us`, …). `skill_vs_best_baseline`
+    is 1 - mse / lowest baseline mse, with its 95 % interval in `…_low` and `…_high`.
+    """
+    windows = {part: read_windows(data.splits[part]) for part in PARTS}
+    forecast = {part: predict_windows(trained.predictor, windows[part].sequence) for part in ("validation", "test")}
+    deviation, unit = float(data.statistics["deviation"]), context.data.unit_of(metric_of(context))
+    residuals = forecast["validation"] - windows["validation"].target
+    val_loss = float(np.mean((residuals / deviation) ** 2))
+    metrics = {"val_loss": val_loss, "val_loss_below_0_1": float(val_loss < VALIDATION_LIMIT)}
+    metrics |= compare(windows, forecast["test"], deviation, unit, context.seed)
+    plots = draw(context.run / "plots", trained, windows["test"], forecast["test"], residuals, unit)
+    return Evaluation(metrics, {"loss": list(trained.history)} if trained.history else {}, plots)
+
+
+def compare(
+    windows: dict[str, Windows], forecast: NDArray[np.float64], deviation: float, unit: str, seed: int
+) -> dict[str, float]:
+    """The test part's metrics of `forecast` `(n,)` and of every baseline, and the skill over the best of them."""
+    test = windows["test"]
+    suffix = "mae_us" if unit == "µs" else "mae"
+    errors = {"": (forecast - test.target) / deviation}
+    for baseline in fit_baselines(windows["train"]):
+        errors[f"{baseline.name}_"] = (baseline.predict(test.sequence) - test.target) / deviation
+    metrics: dict[str, float] = {}
+    for name, error in errors.items():
+        metrics[f"{name}mse"] = float(np.mean(error**2))
+        metrics[f"{name}{suffix}"] = float(np.mean(np.abs(error)) * deviation)
+    best = min((name for name in errors if name), key=lambda name: metrics[f"{name}mse"])
+    skill = bootstrap_skill(errors[""] ** 2, errors[best] ** 2, seed=seed)
+    metrics |= {"skill_vs_best_baseline": skill.value}
+    metrics |= {"skill_vs_best_baseline_low": skill.low, "skill_vs_best_baseline_high": skill.high}
+    return metrics
+
+
+def draw(
+    folder: Path,
+    trained: Trained,
+    test: Windows,
+    forecast: NDArray[np.float64],
+    residuals: NDArray[np.float64],
+    unit: str,
+) -> list[Path]:
+    """The plots that the run has material for: a stored version has no training curve."""
+    low, high = (float(value) for value in np.quantile(-residuals, (0.05, 0.95)))
+    shown = slice(max(0, len(test) - SHOWN_ROWS), None)
+    band = (forecast[shown] + low, forecast[shown] + high)
+    plots = [
+        plot_forecast(folder / "forecast.png", test.timestamp[shown], test.target[shown], forecast[shown], band, unit),
+        plot_residuals(folder / "residuals.png", test.target - forecast, unit),
+    ]
+    if trained.history:
+        plots.append(plot_loss(folder / "loss.png", trained.history))
+    return plots

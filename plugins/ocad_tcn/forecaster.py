@@ -1,0 +1,102 @@
+"""The forecaster: raw values in, raw forecast out, all normalisation inside, so that serving cannot drift from training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ocad.errors import CheckpointError
+from ocad.timeseries.scaling import Scaling
+from ocad.training.checkpoint import load_checkpoint, save_checkpoint
+from ocad_tcn.network import TemporalNetwork
+
+if TYPE_CHECKING:
+    from ocad.timeseries.baselines import LinearForecast
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """All that is needed to build a forecaster before its weights are loaded."""
+
+    length: int
+    channels: tuple[int, ...]
+    kernel: int
+    dropout: float
+    mean: float
+    """Mean of the training series, in the metric's unit."""
+    deviation: float
+    """Standard deviation of the training series, in the metric's unit: the scale of losses and parity."""
+    scaling: Scaling
+    """What the network sees."""
+
+
+class Forecaster(nn.Module):
+    """`(batch, length, 1)` raw values to the next one `(batch, 1)`: a linear forecast plus what the network adds.
+
+    The linear part starts as the best baseline and the network's head at zero, so training starts at that baseline and
+    keeping the best epoch on validation can only improve on it there.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.network = TemporalNetwork(1, architecture.channels, architecture.kernel, architecture.dropout)
+        self.head = nn.Linear(architecture.channels[-1], 1)
+        self.linear = nn.Linear(architecture.length, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def start_from(self, baseline: LinearForecast) -> None:
+        """Sets the linear part to `baseline`, expressed on the standardised series."""
+        mean, deviation = self.architecture.mean, self.architecture.deviation
+        bias = (baseline.bias + mean * (baseline.weights.sum() - 1)) / deviation
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(baseline.weights).unsqueeze(0))
+            self.linear.bias.fill_(bias)
+
+    def standardised(self, window: Tensor) -> Tensor:
+        """The forecast `(batch, 1)` in standard deviations from the mean, the scale of the loss."""
+        plain = (window - self.architecture.mean) / self.architecture.deviation
+        scaling = self.architecture.scaling
+        seen = (window - scaling.center) / scaling.scale
+        if scaling.kind == "log":
+            seen = torch.sign(seen) * torch.log1p(torch.abs(seen))
+        return cast("Tensor", self.linear(plain.flatten(1)) + self.head(self.network(seen)))
+
+    def forward(self, window: Tensor) -> Tensor:
+        """The forecast `(batch, 1)` in the metric's unit."""
+        return self.standardised(window) * self.architecture.deviation + self.architecture.mean
+
+
+def build(architecture: Architecture, baseline: LinearForecast, seed: int) -> Forecaster:
+    """A forecaster with weights drawn from `seed` and its linear part at `baseline`."""
+    torch.manual_seed(seed)
+    forecaster = Forecaster(architecture)
+    forecaster.start_from(baseline)
+    return forecaster
+
+
+def save_forecaster(path: Path, forecaster: Forecaster, metric: str) -> None:
+    """Writes architecture and weights to `path`; `load_forecaster` needs nothing else."""
+    save_checkpoint(
+        path, {"metric": metric, "architecture": asdict(forecaster.architecture), "model": forecaster.state_dict()}
+    )
+
+
+def load_forecaster(path: Path) -> tuple[Forecaster, str]:
+    """The forecaster in `path`, ready to answer, and its metric; raises `CheckpointError` when there is none."""
+    saved = load_checkpoint(path)
+    try:
+        values: dict[str, Any] = saved["architecture"]
+        scaling, channels = Scaling(**values["scaling"]), tuple(values["channels"])
+        forecaster = Forecaster(Architecture(**(values | {"scaling": scaling, "channels": channels})))
+        forecaster.load_state_dict(saved["model"])
+    except (KeyError, TypeError, RuntimeError):
+        raise CheckpointError(
+            f"`{path}` holds no forecaster of this plugin", "give a `model.pth` that the plugin `tcn` exported"
+        ) from None
+    return forecaster.eval(), str(saved.get("metric", ""))

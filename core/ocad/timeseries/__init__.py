@@ -1,0 +1,1 @@
+"""Frames of measurements, and what forecasters of them share: windows, scaling, baselines, significance, plots."""

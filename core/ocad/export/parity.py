@@ -33,12 +33,18 @@ def measure_parity(
     """Asks `predict` for `samples` at batch sizes 1, 7 and 256 and compares with `reference`, output by output.
 
     `max_scaled_diff` is the largest |difference| / scale; `passed` allows two float32 ulps of the reference on top of
-    `tolerance`, and nothing where an output is missing, misshapen or not finite.
+    `tolerance`, and nothing where an output is not finite. Raises `OcadError` where there is nothing to compare: no
+    samples, a missing output, another shape.
     """
     from ocad_registry import Parity
 
     rows = len(next(iter(samples.values())))
-    largest, passed = 0.0, rows > 0
+    if rows == 0:
+        raise OcadError("there are no samples to measure parity on", "return validation inputs in `Export.samples`")
+    for tensor in signature.outputs:
+        if tensor.name not in reference:
+            raise OcadError(f"the reference has no output `{tensor.name}`", "return every output of the signature")
+    largest, passed = 0.0, True
     for size in BATCH_SIZES:
         answers = [
             predict({name: array[i : i + size] for name, array in samples.items()}) for i in range(0, rows, size)

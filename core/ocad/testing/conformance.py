@@ -185,13 +185,20 @@ def evaluates(bench: Bench) -> str:
 
 
 def exports(bench: Bench) -> str:
-    """Artifacts exist, have known roles, and at most one is a graph."""
+    """Artifacts exist, have known roles, and at most one is a graph, with samples enough to prove it."""
+    from ocad.export.parity import MINIMUM_SAMPLES
+
     export: Export = bench.plugin.ask("ocad_export", context=bench.context, trained=_need(bench.trained))
     roles = [artifact.role for artifact in export.artifacts]
     assert set(roles) <= set(get_args(ArtifactRole)), f"unknown roles: {set(roles) - set(get_args(ArtifactRole))}"
     assert roles.count("onnx") <= 1, "at most one `onnx` is served"
     for artifact in export.artifacts:
         assert artifact.path.is_file(), f"`{artifact.path.name}` does not exist"
+    if "onnx" in roles:
+        rows = {name: len(array) for name, array in export.samples.items()}
+        assert min(rows.values(), default=0) >= MINIMUM_SAMPLES, (
+            f"parity needs {MINIMUM_SAMPLES} samples, it has {rows}"
+        )
     bench.export = export
     return ", ".join(roles)
 

@@ -109,12 +109,9 @@ def verify(reference: str | None, registry: str | None) -> int:
     """Check the digests and the format of one version, or of the whole registry."""
     findings = open_registry(registry).verify(reference)
     answer: list[dict[str, Any]] = [finding.to_json() for finding in findings]
-    emit(
-        answer,
-        lambda: table(("severity", "reference", "finding"), [(f.severity, f.reference, f.message) for f in findings]),
-    )
-    if not findings:
-        note("everything is whole")
+    rows = [(finding.severity, finding.kind, finding.reference, finding.message) for finding in findings]
+    headings = ("severity", "kind", "reference", "finding")
+    emit(answer, lambda: table(headings, rows) if rows else "everything is whole")
     return 3 if any(finding.severity == "error" for finding in findings) else 0
 
 

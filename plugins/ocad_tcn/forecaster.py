@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ocad.timeseries.baselines import LinearForecast
 
 
+CHANNELS = 2
+"""What the network sees at each step: the scaled value, and how far it is from the mean of its window."""
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """All that is needed to build a forecaster before its weights are loaded."""
@@ -44,7 +48,7 @@ class Forecaster(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.network = TemporalNetwork(1, architecture.channels, architecture.kernel, architecture.dropout)
+        self.network = TemporalNetwork(CHANNELS, architecture.channels, architecture.kernel, architecture.dropout)
         self.head = nn.Linear(architecture.channels[-1], 1)
         self.linear = nn.Linear(architecture.length, 1)
         nn.init.zeros_(self.head.weight)
@@ -62,7 +66,8 @@ class Forecaster(nn.Module):
         """The forecast `(batch, 1)` in standard deviations from the mean, the scale of the loss."""
         plain = (window - self.architecture.mean) / self.architecture.deviation
         scaling = self.architecture.scaling
-        seen = (window - scaling.center) / scaling.scale
+        level = (window - scaling.center) / scaling.scale
+        seen = torch.cat([level, level - level.mean(dim=1, keepdim=True)], dim=2)
         if scaling.kind == "log":
             seen = torch.sign(seen) * torch.log1p(torch.abs(seen))
         return cast("Tensor", self.linear(plain.flatten(1)) + self.head(self.network(seen)))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,15 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `sys.path` or PYTHONPATH with the packages of `tests/fixtures/` as a wheel installs them."""
+    folder = tmp_path_factory.mktemp("plugins")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    for package in sorted((ROOT / "tests" / "fixtures").glob("ocad-*")):
+        subprocess.run(build, cwd=package, check=True, capture_output=True)
+    for wheel in folder.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"

@@ -39,6 +39,8 @@ class Guest:
     def __init__(self, entry: EntryPoint, specification: type) -> None:
         self.name = entry.name
         self.package = package_of(entry)
+        kind = "extension" if specification is EventHooks else "plugin"
+        self.label = f"{kind} `{self.name}` of package `{self.package}`"
         self._manager = pluggy.PluginManager("ocad")
         self._manager.add_hookspecs(specification)
         try:
@@ -46,7 +48,7 @@ class Guest:
             self._manager.check_pending()
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"plugin `{self.name}` of package `{self.package}` does not load ({_cause(error)})",
+                f"{self.label} does not load ({_cause(error)})",
                 "correct or uninstall the package, or set `OCAD_DISABLE_PLUGINS`",
             ) from error
 
@@ -62,7 +64,7 @@ class Guest:
             if isinstance(error, OcadError) or hasattr(error, "exit_code"):
                 raise
             raise PluginError(
-                f"plugin `{self.name}` of package `{self.package}` failed in `{hook}` ({_cause(error)})",
+                f"{self.label} failed in `{hook}` ({_cause(error)})",
                 "run again with `--debug` for the traceback",
             ) from error
 
@@ -75,26 +77,25 @@ class Plugin(Guest):
         self.info: PluginInfo = self.ask("ocad_plugin_info")
         if self.info.api_version != HOOK_API_VERSION:
             raise PluginError(
-                f"plugin `{self.name}` of package `{self.package}` was built for hook API {self.info.api_version}, "
-                f"this is {HOOK_API_VERSION}",
+                f"{self.label} was built for hook API {self.info.api_version}, this is {HOOK_API_VERSION}",
                 "install a matching version of the package",
             )
         if self.info.name != self.name:
             raise PluginError(
-                f"plugin `{self.name}` of package `{self.package}` calls itself `{self.info.name}`",
+                f"{self.label} calls itself `{self.info.name}`",
                 "make the entry point's name and the info's name equal",
             )
 
     def ask(self, hook: str, **arguments: Any) -> Any:
         """The answer of a hook that must answer; `PluginError` when it does not, or with the wrong type."""
         if not self.implements(hook):
-            raise PluginError(f"plugin `{self.name}` of package `{self.package}` has no `{hook}`", "implement the hook")
+            raise PluginError(f"{self.label} has no `{hook}`", "implement the hook")
         answer = self.call(hook, **arguments)
         wanted = _RESULT_TYPES.get(hook, (object,))
         if answer is None or not isinstance(answer, wanted):
             names = " or ".join(kind.__name__ for kind in wanted)
             raise PluginError(
-                f"plugin `{self.name}` of package `{self.package}` returned `{type(answer).__name__}` from `{hook}`",
+                f"{self.label} returned `{type(answer).__name__}` from `{hook}`",
                 f"return `{names}`",
             )
         return answer
@@ -136,7 +137,7 @@ class Host:
             try:
                 guests.append(Guest(entry, EventHooks))
             except PluginError as error:
-                self._warn(f"extension left out: {error}")
+                self._warn(str(error))
         return guests
 
     def fire(self, event: str, **facts: Any) -> None:
@@ -145,7 +146,7 @@ class Host:
             try:
                 guest.call(event, **facts)
             except Exception as error:
-                self._warn(f"extension `{guest.name}` failed in `{event}`: {error}")
+                self._warn(f"{guest.label} failed in `{event}` ({_cause(error.__cause__ or error)})")
 
     def ask_veto(self, draft: VersionDraft) -> None:
         """Fires `ocad_before_register`; any error of any extension, ours or not, is a veto and is raised."""

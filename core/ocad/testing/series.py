@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROWS = 1_600
+ROWS = 2_400
 """Rows of each endpoint, one a second."""
 _GAP = slice(700, 760)
 _LOST = slice(300, 304)
-SPIKES = (1_450, 1_500, 1_550)
+SPIKES = (2_250, 2_300, 2_350)
 """Rows of each endpoint whose value is raised by 30 standard deviations of the noise; `label` is 1 there."""
 
 

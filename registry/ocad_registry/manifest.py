@@ -77,7 +77,7 @@ class PluginReference(Model):
 class File(Model):
     """A payload file; `path` is relative to the version's folder."""
 
-    path: Words
+    path: str
     role: Role
     size: Count
     sha256: Digest
@@ -174,7 +174,7 @@ class Draft(Evidence):
 class Manifest(Evidence):
     """`metadata.json` of format 1."""
 
-    format: Literal[1]
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     version: str
     created_at: Annotated[str, Field(pattern=TIME)]
     """UTC with microseconds and `Z`, so that the order of the strings is the order of time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_vers
 if TYPE_CHECKING:
     from ocad_registry.listing import Catalogue
     from ocad_registry.manifest import Manifest
-    from ocad_registry.storage import Storage
+    from ocad_registry.storage import Kind, Storage
 
 Severity = Literal["error", "warning"]
 _ROOT_NAMES = frozenset({"registry.json", ".staging"})
@@ -39,18 +39,16 @@ def verify_registry(storage: Storage, catalogue: Catalogue) -> list[Finding]:
     found = list(_strays(storage, "", _is_root_name))
     models = catalogue.models()
     if models and storage.kind("registry.json") is None:
-        found.append(
-            Finding("registry.json", "warning", "registry-missing", "`registry.json` is missing: format 1 assumed")
-        )
+        found.append(Finding("registry.json", "warning", "registry-missing", "it is missing: format 1 is assumed"))
     for name in models:
         found += _strays(storage, name, _is_model_child)
+        found += _strays(storage, f"{name}/{DELETED}", _is_tombstone)
+        found += _strays(storage, f"{name}/{ALIASES}", _is_alias)
         for version in sorted(catalogue.living(name), key=names.version_key):
             found += verify_version(storage, name, version)
-        aliases = storage.list(f"{name}/{ALIASES}")
-        for alias in sorted(
-            alias for alias, kind in aliases.items() if kind == "folder" and names.ALIAS.fullmatch(alias)
-        ):
-            found += _verify_alias(storage, name, alias)
+        for alias, kind in sorted(storage.list(f"{name}/{ALIASES}").items()):
+            if _is_alias(alias, kind):
+                found += _verify_alias(storage, name, alias)
     return found
 
 
@@ -98,6 +96,7 @@ def _parents(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
 
 def _verify_alias(storage: Storage, name: str, alias: str) -> Iterator[Finding]:
     ref, taken = f"{name}@{alias}", numbers(storage, name, alias)
+    yield from _strays(storage, f"{name}/{ALIASES}/{alias}", _is_entry)
     for number in taken:
         try:
             read_entry(storage, name, alias, number)
@@ -132,18 +131,28 @@ def _verify_target(storage: Storage, name: str, alias: str) -> Iterator[Finding]
         )
 
 
-def _strays(storage: Storage, folder: str, expected: Any) -> Iterator[Finding]:
+def _strays(storage: Storage, folder: str, expected: Callable[[str, Kind], bool]) -> Iterator[Finding]:
     for name, kind in sorted(storage.list(folder).items()):
-        place = f"{folder}/{name}" if folder else name
-        if kind == "link" and not (folder and names.is_version(name)):
-            yield Finding(place, "error", "symlink", f"`{place}` is a symlink; nothing behind it is read")
-        elif kind != "link" and not expected(name, kind):
-            yield Finding(place, "warning", "stray", f"`{place}` is no name of this format and is ignored")
+        if not expected(name, kind):
+            place = f"{folder}/{name}" if folder else name
+            yield Finding(place, "warning", "stray", f"`{place}` is nothing of this format and is ignored")
 
 
-def _is_root_name(name: str, kind: str) -> bool:
+def _is_root_name(name: str, kind: Kind) -> bool:
     return name in _ROOT_NAMES or (kind == "folder" and names.is_model(name))
 
 
-def _is_model_child(name: str, kind: str) -> bool:
-    return kind == "folder" and (name in (ALIASES, DELETED) or names.is_version(name))
+def _is_model_child(name: str, kind: Kind) -> bool:
+    return (kind == "folder" and name in (ALIASES, DELETED)) or (kind in ("folder", "link") and names.is_version(name))
+
+
+def _is_tombstone(name: str, _kind: Kind) -> bool:
+    return name.endswith(".json") and names.is_version(name.removesuffix(".json"))
+
+
+def _is_alias(name: str, kind: Kind) -> bool:
+    return kind == "folder" and names.ALIAS.fullmatch(name) is not None
+
+
+def _is_entry(name: str, _kind: Kind) -> bool:
+    return names.entry_number(name) > 0

@@ -117,7 +117,8 @@ class Version:
 
 def is_deleted(storage: Storage, name: str, version: str) -> bool:
     """Whether a tombstone stands for it; its name alone counts."""
-    return storage.kind(f"{name}/{DELETED}/{version}.json") is not None
+    kind = storage.kind(f"{name}/{DELETED}/{version}.json")
+    return kind is not None and (kind != "link" or storage.kind(f"{name}/{DELETED}") == "folder")
 
 
 def find_version(storage: Storage, name: str, version: str, pinned: str | None = None) -> Version:
@@ -142,8 +143,8 @@ def read_metadata(storage: Storage, name: str, version: str) -> Metadata:
         raise NotFound(f"there is no version {where}", f"`ocad registry list {name}` shows what there is") from None
     try:
         line = storage.read(f"{folder}/{DIGEST}", documents.DOCUMENT_LIMIT)
-    except FileNotFoundError:
-        raise Corrupt("metadata-digest", f"`metadata.sha256` of {where} is missing") from None
+    except (FileNotFoundError, Corrupt):
+        raise Corrupt("metadata-digest", f"`metadata.sha256` of {where} is missing or no plain file") from None
     sha256 = digests.digest(data)
     if digests.parse_digest_line(line, where) != sha256:
         raise Corrupt("metadata-digest", f"metadata of {where} is not what was published (sha256 differs)")

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from ocad.config import Settings
-from ocad.errors import ConfigError, UsageError, nearest
+from ocad.errors import ConfigError, DataError, UsageError, nearest
 
 FOLDER = Path("configs") / "data"
 SUFFIXES = (".parquet", ".csv")
@@ -114,8 +114,9 @@ def _from_file(name: str) -> DataSource:
     path = Path(name)
     if path.suffix not in SUFFIXES:
         known = [file.stem for file in (project_root() / FOLDER).glob("*.yaml")]
-        raise UsageError(f"unknown data `{name}`", f"{nearest(name, known)}, or give a .parquet or .csv file")
-    header = column_names(path)
+        raise UsageError(f"unknown data `{name}`", f"{nearest(name, known)} (or give a .parquet or .csv file)")
+    has_rows = path.is_file() and path.stat().st_size  # else `read_frame` says what is wrong
+    header = column_names(path) if has_rows else []
     return DataSource(
         name=name,
         path=path.resolve(),
@@ -135,7 +136,7 @@ def _select(source: DataSource, patterns: str) -> DataSource:
 
 
 def column_names(path: Path) -> list[str]:
-    """The header of a parquet or CSV file; empty when it cannot be read (reading its rows says why)."""
+    """The header of a parquet or CSV file; raises `DataError` when it has none."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
@@ -144,8 +145,14 @@ def column_names(path: Path) -> list[str]:
         import pandas as pd
 
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    except (OSError, ValueError):
-        return []
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error for a file that is there and is no table."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    return DataError(f"cannot read `{path}` ({reason})", "check that it is a parquet or CSV table")
 
 
 def _read(path: Path) -> DataSource:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from ocad.catalogue import DataSource, column_names
+from ocad.catalogue import DataSource, column_names, unreadable
 from ocad.errors import DataError, UsageError, nearest
 from ocad.timeseries.windows import segment_rows
 
@@ -126,8 +126,7 @@ def _load(source: DataSource, names: list[str]) -> pd.DataFrame:
             return pd.read_parquet(source.path, columns=names)
         return pd.read_csv(source.path, usecols=names)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"cannot read `{source.path}` ({reason})", "check that it is a parquet or CSV table") from None
+        raise unreadable(source.path, error) from None
 
 
 def _read_table(source: DataSource, columns: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
@@ -136,7 +135,7 @@ def _read_table(source: DataSource, columns: Mapping[str, tuple[str, float]]) ->
     needed = list(dict.fromkeys([part for part in parts if part] + [name for name, _ in columns.values()]))
     present = column_names(source.path)
     for name in needed:
-        if present and name not in present:
+        if name not in present:
             raise DataError(f"data `{source.name}` has no column `{name}`", nearest(name, present))
     table = _load(source, needed)
     if table.empty:

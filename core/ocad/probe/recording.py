@@ -59,6 +59,7 @@ class Recorder:
             probe = testbed.start("near", self._probe_command(rows_file))
             self._follow(testbed)
             summary = json.loads(_finish(probe, "the probe"))
+            del summary["output"]  # a temporary file
             packets = int(_finish(traffic, "the cross traffic"))
         rows = label_rows(pd.read_parquet(rows_file), self.executed, epoch)
         seconds = (rows["timestamp"] - pd.Timestamp(epoch, unit="ns", tz="UTC")).dt.total_seconds()

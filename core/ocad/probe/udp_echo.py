@@ -66,13 +66,13 @@ class EchoProbe:
     duration: float
     timeout: float = 1.0
     bind: str = ""
-    counts: EchoCounts = field(default_factory=EchoCounts)
-    _token: bytes = field(default_factory=lambda: secrets.token_bytes(8))
-    _sent_ns: list[int] = field(default_factory=list)
-    _round_trip_us: dict[int, float] = field(default_factory=dict)
-    _replied: set[int] = field(default_factory=set)
-    _epoch_ns: int = 0
-    _ended_ns: int = 0
+    counts: EchoCounts = field(init=False, default_factory=EchoCounts)
+    _token: bytes = field(init=False, default_factory=lambda: secrets.token_bytes(8))
+    _sent_ns: list[int] = field(init=False, default_factory=list)
+    _round_trip_us: dict[int, float] = field(init=False, default_factory=dict)
+    _replied: set[int] = field(init=False, default_factory=set)
+    _epoch_ns: int = field(init=False, default=0)
+    _ended_ns: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         for name in ("rate", "duration", "timeout"):
@@ -169,9 +169,9 @@ class Responder:
 
     port: int
     bind: str = "127.0.0.1"
-    echoed: int = 0
+    echoed: int = field(init=False, default=0)
     _socket: socket.socket = field(init=False)
-    _stopped: bool = False
+    _stopped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         """Binds at once, so that `address` is known before `run`; raises `UsageError` when the port is taken."""

@@ -120,7 +120,8 @@ class LocalStorage:
         """Makes `folder` and what is missing above it, durable; its place."""
         place = self._base
         if not os.path.isdir(place):  # noqa: PTH112
-            os.makedirs(place, FOLDER_MODE, exist_ok=True)  # noqa: PTH103
+            os.makedirs(place, exist_ok=True)  # noqa: PTH103
+            os.chmod(place, FOLDER_MODE)  # noqa: PTH101
             sync_folder(os.path.dirname(place))  # noqa: PTH120
         for segment in folder.split("/") if folder else []:
             parent, place = place, f"{place}/{segment}"

@@ -30,9 +30,8 @@ lock: ## Pin the newest versions of the dependencies in requirements.lock
 	  --no-emit-index-url --no-emit-package ocad-registry --no-header --no-annotate --quiet --output-file requirements.lock
 
 demo: setup ## Train, verify, register, promote and ask a forecaster of round-trip times
-	$(CPU_THREADS) $(BIN)/ocad train --plugin tcn --metric udp_echo
-	$(BIN)/ocad verify tcn-udp_echo
-	$(BIN)/ocad registry promote tcn-udp_echo production
+	$(CPU_THREADS) $(BIN)/ocad train --plugin tcn --metric udp_echo --promote production
+	$(BIN)/ocad verify tcn-udp_echo@production
 	$(BIN)/ocad registry list tcn-udp_echo
 	$(BIN)/ocad predict tcn-udp_echo@production --data udp_echo
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import cleandoc
 
 import click
 
@@ -31,7 +32,7 @@ def _describe(command: click.Command, context: click.Context) -> Iterator[str]:
             yield from _describe(child, click.Context(child, info_name=name, parent=context))
         return
     usage = " ".join(command.collect_usage_pieces(context))
-    yield f"\n## {context.command_path}\n\n`{context.command_path} {usage}`\n\n{(command.help or '').strip()}\n"
+    yield f"\n## {context.command_path}\n\n`{context.command_path} {usage}`\n\n{cleandoc(command.help or '')}\n"
     options = [record for option in command.params if (record := option.get_help_record(context))]
     if options:
         yield "\n| option | meaning |\n| --- | --- |\n"

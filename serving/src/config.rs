@@ -1,0 +1,125 @@
+//! The command line: one struct, and each flag is an environment variable too.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::error::{Error, Result};
+use crate::infer::Fallback;
+
+/// Serves every ONNX version of an ocad registry over the Open Inference Protocol.
+#[derive(Debug, Clone, Parser)]
+#[command(version, about, max_term_width = 120)]
+pub struct Config {
+    /// The registry's folder
+    #[arg(long, env = "OCAD_SERVER_REGISTRY", default_value = "models", value_name = "DIR")]
+    pub registry: PathBuf,
+    /// Address of HTTP; port 0 takes a free one
+    #[arg(long, env = "OCAD_SERVER_HTTP", default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    pub http: SocketAddr,
+    /// Address of gRPC; port 0 takes a free one
+    #[arg(long, env = "OCAD_SERVER_GRPC", default_value = "127.0.0.1:8001", value_name = "ADDR")]
+    pub grpc: SocketAddr,
+    /// The ONNX Runtime library, else `ORT_DYLIB_PATH`
+    #[arg(long, env = "OCAD_SERVER_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Answer for a model without versions: NAME=NUMBER or NAME=REF; may be given again
+    #[arg(long = "default", env = "OCAD_SERVER_DEFAULT", value_name = "NAME=X", value_delimiter = ',')]
+    pub defaults: Vec<String>,
+    /// Event loop threads
+    #[arg(long, env = "OCAD_SERVER_HTTP_THREADS", default_value_t = 1, value_name = "N")]
+    pub http_threads: usize,
+    /// Inference threads of a model, each with a session
+    #[arg(long, env = "OCAD_SERVER_MODEL_THREADS", default_value_t = 2, value_name = "N")]
+    pub model_threads: usize,
+    /// Most rows of a batch; 1 never batches
+    #[arg(long, env = "OCAD_SERVER_MAX_BATCH", default_value_t = 128, value_name = "ROWS")]
+    pub max_batch: usize,
+    /// Wait for a batch to fill; 0 never waits
+    #[arg(long, env = "OCAD_SERVER_MAX_WAIT_US", default_value_t = 0, value_name = "US")]
+    pub max_wait_us: u64,
+    /// Most requests that wait for a model; others get 429
+    #[arg(long, env = "OCAD_SERVER_MAX_QUEUE", default_value_t = 512, value_name = "N")]
+    pub max_queue: usize,
+    /// Most memory of versions loaded on demand
+    #[arg(long, env = "OCAD_SERVER_LAZY_MB", default_value_t = 1024, value_name = "MB")]
+    pub lazy_mb: u64,
+    /// Most bytes of a request
+    #[arg(long, env = "OCAD_SERVER_MAX_BODY_MB", default_value_t = 64, value_name = "MB")]
+    pub max_body_mb: usize,
+    /// Most open connections, each of HTTP and gRPC
+    #[arg(long, env = "OCAD_SERVER_MAX_CONNECTIONS", default_value_t = 8192, value_name = "N")]
+    pub max_connections: usize,
+    /// Time for a client to send a request
+    #[arg(long, env = "OCAD_SERVER_READ_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    pub read_timeout: f64,
+    /// Time for an answer, where the client does not say
+    #[arg(long, env = "OCAD_SERVER_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    pub timeout: f64,
+    /// Time for running requests when the server is told to stop
+    #[arg(long, env = "OCAD_SERVER_DRAIN_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    pub drain_timeout: f64,
+    /// Look for changes this often, besides being told of them
+    #[arg(long, env = "OCAD_SERVER_POLL", default_value_t = 5.0, value_name = "SECONDS")]
+    pub poll: f64,
+    /// Allow clients to load and unload models
+    #[arg(long, env = "OCAD_SERVER_ALLOW_CONTROL")]
+    pub allow_control: bool,
+    /// File with the bearer token that clients must send
+    #[arg(long, env = "OCAD_SERVER_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Folder for digest verdicts, else `~/.cache/ocad-server`
+    #[arg(long, env = "OCAD_SERVER_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug, or a filter
+    #[arg(long, env = "OCAD_SERVER_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log: String,
+}
+
+impl Config {
+    /// The path of the runtime library.
+    pub fn runtime_library(&self) -> Result<PathBuf> {
+        self.onnxruntime.clone().or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from)).ok_or_else(|| {
+            Error::Unavailable(
+                "no ONNX Runtime library is named: give the path of `libonnxruntime.so` (PyPI's `onnxruntime` has it in `onnxruntime/capi/`) with `--onnxruntime` or `ORT_DYLIB_PATH`".into(),
+            )
+        })
+    }
+
+    /// The file of the digest verdicts; `None` where there is no folder for it.
+    #[must_use]
+    pub fn verdicts(&self) -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = self.cache.clone().or_else(|| {
+            let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+            base.map(|base| base.join("ocad-server"))
+        });
+        folder.map(|folder| folder.join("verdicts.json"))
+    }
+
+    /// The answers for models without a version.
+    pub fn fallbacks(&self) -> Result<HashMap<String, Fallback>> {
+        self.defaults.iter().map(|text| fallback(text)).collect()
+    }
+}
+
+fn fallback(text: &str) -> Result<(String, Fallback)> {
+    let wrong = || {
+        Error::Invalid(format!(
+            "`--default {text}` is not understood: write `NAME=NUMBER`, `NAME=MODEL` or `NAME=MODEL@VERSION`"
+        ))
+    };
+    let (name, value) =
+        text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty()).ok_or_else(wrong)?;
+    let fallback = match value.parse::<f32>() {
+        Ok(number) if number.is_finite() => Fallback::Constant(number),
+        Ok(_) => return Err(wrong()),
+        Err(_) => match value.split_once('@') {
+            Some((model, selector)) => Fallback::Model(model.to_owned(), Some(selector.to_owned())),
+            None => Fallback::Model(value.to_owned(), None),
+        },
+    };
+    Ok((name.to_owned(), fallback))
+}

@@ -1,0 +1,256 @@
+//! Which version answers a name: a snapshot that requests read without a lock, and the loaded versions behind it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use semver::Version;
+
+use super::served::{Factory, Model};
+use crate::error::{Error, Result};
+use crate::registry::digest::Verdicts;
+use crate::registry::index::{Index, Listed, Record};
+use crate::registry::store::Store;
+use crate::registry::verify::verify;
+
+/// What is added to a version's files for its sessions and threads, when memory is counted.
+const SESSION_BYTES: u64 = 4 << 20;
+
+/// One model as it is served now.
+#[derive(Default)]
+pub struct Entry {
+    /// What the registry holds of it.
+    pub index: Index,
+    /// The version that the plain name means in the registry.
+    pub wanted: Option<Version>,
+    /// The version that answers the plain name.
+    pub current: Option<Arc<Model>>,
+    /// Why `current` is not `wanted`.
+    pub failure: Option<String>,
+    /// Where aliases lead: as in the registry, but never to a version that failed while another was in use.
+    pub aliases: BTreeMap<String, Version>,
+    /// Whether an operator has unloaded it.
+    pub unloaded: bool,
+}
+
+/// All models as they are served now.
+#[derive(Default)]
+pub struct Snapshot {
+    /// By name.
+    pub models: HashMap<String, Arc<Entry>>,
+}
+
+/// What a lookup found.
+enum Found {
+    Loaded(Arc<Model>),
+    Listed(Arc<Record>),
+}
+
+/// The served models.
+pub struct Catalog {
+    pub(super) store: Box<dyn Store>,
+    pub(super) factory: Factory,
+    verdicts: Verdicts,
+    budget: u64,
+    snapshot: ArcSwap<Snapshot>,
+    resident: Mutex<HashMap<(String, Version), Arc<Model>>>,
+    loading: Mutex<()>,
+    pub(super) refreshing: Mutex<HashSet<String>>,
+    pub(super) required: Mutex<Option<HashSet<String>>>,
+    pub(super) draining: AtomicBool,
+    clock: AtomicU64,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Catalog {
+    /// An empty catalog over `store`; versions that nobody's plain name means may take `budget` bytes.
+    #[must_use]
+    pub fn new(store: Box<dyn Store>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
+        Self {
+            store,
+            factory,
+            verdicts,
+            budget,
+            snapshot: ArcSwap::default(),
+            resident: Mutex::default(),
+            loading: Mutex::default(),
+            refreshing: Mutex::default(),
+            required: Mutex::default(),
+            draining: AtomicBool::new(false),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    /// The models as they are served now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts `entry` in place of model `name`, or takes the model out.
+    pub(super) fn replace(&self, name: &str, entry: Option<Entry>) {
+        let entry = entry.map(Arc::new);
+        self.snapshot.rcu(|old| {
+            let mut models = old.models.clone();
+            match &entry {
+                Some(entry) => models.insert(name.to_owned(), Arc::clone(entry)),
+                None => models.remove(name),
+            };
+            Snapshot { models }
+        });
+    }
+
+    /// The model that answers `name` and `selector` (a version or an alias), loaded now if it was not.
+    pub async fn get(self: &Arc<Self>, name: &str, selector: Option<&str>) -> Result<Arc<Model>> {
+        let model = match self.find(name, selector)? {
+            Found::Loaded(model) => model,
+            Found::Listed(record) => {
+                let catalog = Arc::clone(self);
+                tokio::task::spawn_blocking(move || catalog.load(&record))
+                    .await
+                    .map_err(|cause| Error::Internal(format!("a load panicked: {cause}")))??
+            }
+        };
+        model.touch(self.clock.fetch_add(1, Ordering::Relaxed));
+        Ok(model)
+    }
+
+    fn find(&self, name: &str, selector: Option<&str>) -> Result<Found> {
+        let snapshot = self.snapshot.load();
+        let entry = snapshot.models.get(name).ok_or_else(|| unknown(&snapshot, name))?;
+        if entry.unloaded {
+            return Err(Error::Unavailable(format!(
+                "model `{name}` is unloaded: load it with `/v2/repository/models/{name}/load`"
+            )));
+        }
+        let Some(selector) = selector else {
+            return entry.current.clone().map(Found::Loaded).ok_or_else(|| entry.absent(name));
+        };
+        let version = match entry.aliases.get(selector) {
+            Some(version) => version.clone(),
+            None => entry.index.select(name, selector)?,
+        };
+        if let Some(current) = entry.current.as_ref().filter(|current| current.version == version) {
+            return Ok(Found::Loaded(Arc::clone(current)));
+        }
+        let record = entry.record(name, &version)?;
+        let loaded = self.loaded(&record);
+        Ok(loaded.map_or(Found::Listed(record), Found::Loaded))
+    }
+
+    pub(super) fn loaded(&self, record: &Record) -> Option<Arc<Model>> {
+        let resident = locked(&self.resident);
+        resident
+            .get(&(record.name.clone(), record.version.clone()))
+            .filter(|model| model.digest == record.digest)
+            .cloned()
+    }
+
+    /// Verifies and loads `record`, once however many ask for it.
+    pub fn load(&self, record: &Record) -> Result<Arc<Model>> {
+        let _one_at_a_time = locked(&self.loading);
+        if let Some(model) = self.loaded(record) {
+            return Ok(model);
+        }
+        let started = Instant::now();
+        let loaded = verify(&*self.store, &self.verdicts, record)
+            .map_err(|refusal| {
+                Error::Unavailable(format!("`{}@{}` is refused: {refusal}", record.name, record.version))
+            })
+            .and_then(|verified| Model::load(record, &verified, &self.factory));
+        let outcome = if loaded.is_ok() { "ok" } else { "failed" };
+        self.factory.metrics.reloaded(&record.name, outcome, started.elapsed());
+        let model = Arc::new(loaded.inspect_err(|cause| {
+            tracing::error!(model = record.name, version = %record.version, %cause, detail = cause.cause(), "a version cannot be loaded");
+        })?);
+        tracing::info!(model = record.name, version = %record.version, seconds = started.elapsed().as_secs_f64(), batched = model.batchable, "loaded");
+        locked(&self.resident).insert((record.name.clone(), record.version.clone()), Arc::clone(&model));
+        self.evict(&model);
+        Ok(model)
+    }
+
+    /// Unloads the versions used longest ago until those that no plain name means fit the budget; `kept` stays.
+    fn evict(&self, kept: &Arc<Model>) {
+        let snapshot = self.snapshot.load();
+        let pinned = |model: &Arc<Model>| {
+            Arc::ptr_eq(model, kept)
+                || snapshot
+                    .models
+                    .get(&model.name)
+                    .and_then(|entry| entry.current.as_ref())
+                    .is_some_and(|current| Arc::ptr_eq(current, model))
+        };
+        let mut resident = locked(&self.resident);
+        let mut spare: Vec<Arc<Model>> = resident.values().filter(|model| !pinned(model)).cloned().collect();
+        spare.sort_unstable_by_key(|model| std::cmp::Reverse(model.used()));
+        let mut total = 0;
+        for model in spare {
+            total += model.size + SESSION_BYTES;
+            if total > self.budget {
+                resident.remove(&(model.name.clone(), model.version.clone()));
+            }
+        }
+    }
+
+    /// Drops what is loaded of model `name` but for the versions that `keep` approves.
+    pub(super) fn retain(&self, name: &str, keep: impl Fn(&Version) -> bool) {
+        locked(&self.resident).retain(|(model, version), _| model != name || keep(version));
+    }
+
+    /// Writes the digest verdicts down, for the next start.
+    pub fn save_verdicts(&self) {
+        self.verdicts.save();
+    }
+
+    /// The estimated bytes of all loaded versions.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        locked(&self.resident).values().map(|model| model.size + SESSION_BYTES).sum()
+    }
+}
+
+fn unknown(snapshot: &Snapshot, name: &str) -> Error {
+    let mut known: Vec<&str> = snapshot.models.keys().map(String::as_str).collect();
+    known.sort_unstable();
+    known.truncate(10);
+    Error::NotFound(format!(
+        "there is no model `{name}`: see `/v2/repository/index`; some that there are: {}",
+        known.join(", ")
+    ))
+}
+
+impl Entry {
+    /// The record of `version` if it can be read and has a graph to serve.
+    pub fn record(&self, name: &str, version: &Version) -> Result<Arc<Record>> {
+        match self.index.versions.get(version) {
+            Some(Listed::Readable(record)) if record.metadata.onnx().is_some() => Ok(Arc::clone(record)),
+            Some(Listed::Readable(record)) => Err(Error::NotFound(format!(
+                "`{name}@{version}` has no ONNX graph to serve: its task is `{}`, which `ocad` runs itself",
+                record.metadata.task
+            ))),
+            Some(Listed::Broken(refusal)) => {
+                Err(Error::Unavailable(format!("`{name}@{version}` cannot be read: {refusal}")))
+            }
+            None => Err(Error::NotFound(format!("there is no `{name}@{version}`"))),
+        }
+    }
+
+    /// Why the plain name has no answer.
+    fn absent(&self, name: &str) -> Error {
+        match (&self.failure, &self.wanted) {
+            (Some(failure), _) => Error::Unavailable(format!("model `{name}` cannot be served: {failure}")),
+            (None, Some(version)) => match self.record(name, version) {
+                Ok(_) => Error::Unavailable(format!("model `{name}` is being loaded: ask again")),
+                Err(error) => error,
+            },
+            (None, None) => Error::NotFound(format!(
+                "model `{name}` has no version that passed its gates: promote one, or ask for a version by its number"
+            )),
+        }
+    }
+}

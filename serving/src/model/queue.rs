@@ -1,0 +1,222 @@
+//! The bounded queue between the requests and the threads of one model.
+//!
+//! A free thread takes whatever has queued, so a batch is as large as the load makes it and an idle server adds no
+//! wait. The first thread serves everything that it can keep up with; the others wake only for a backlog worth a batch
+//! of its own, because splitting small batches over threads costs more than it gains.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::tensor::Tensor;
+use crate::error::{Error, Result};
+
+/// What a job is answered with: the selected outputs, in the order they were asked for.
+pub type Answer = Result<Vec<Tensor>>;
+
+/// The work of one request.
+#[derive(Debug)]
+pub struct Job {
+    /// The inputs, in the graph's order, checked.
+    pub inputs: Vec<Tensor>,
+    /// The rows of each input.
+    pub rows: usize,
+    /// The outputs to answer with.
+    pub outputs: Vec<usize>,
+    /// When it was queued.
+    pub queued: Instant,
+    /// When its client stops waiting.
+    pub deadline: Instant,
+    /// Where the answer goes; closed when the client has gone.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    /// Whether the rows of `other` may stand in one batch with these.
+    fn joins(&self, other: &Self) -> bool {
+        self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.shape[1..] == b.shape[1..])
+    }
+}
+
+/// The limits of a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most jobs that wait.
+    pub jobs: usize,
+    /// The most rows of one batch; a larger single request runs alone.
+    pub rows: usize,
+    /// How long an idle thread waits for a batch to fill.
+    pub wait: Duration,
+    /// Whether rows of several requests may run together.
+    pub batchable: bool,
+}
+
+/// A backlog worth a second thread: this many rows, or this much estimated work.
+const SPILL_ROWS: usize = 64;
+const SPILL_QUEUED: Duration = Duration::from_micros(500);
+const SPILL_RUNNING: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    rows: usize,
+    idle: Vec<bool>,
+    running: usize,
+    row_cost: Duration,
+    closed: bool,
+}
+
+impl State {
+    /// Whether a thread other than the first should help.
+    fn spills(&self) -> bool {
+        let cost = |rows: usize| self.row_cost.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        !self.jobs.is_empty()
+            && (self.rows >= SPILL_ROWS || cost(self.rows) >= SPILL_QUEUED || cost(self.running) >= SPILL_RUNNING)
+    }
+}
+
+/// The queue of one model.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    wake: Vec<Condvar>,
+    limits: Limits,
+}
+
+impl Queue {
+    /// An empty queue for `threads` threads.
+    #[must_use]
+    pub fn new(limits: Limits, threads: usize) -> Self {
+        let state = State { idle: vec![false; threads], ..State::default() };
+        Self { state: Mutex::new(state), wake: (0..threads).map(|_| Condvar::new()).collect(), limits }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The jobs that wait now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    /// An error when the queue is full, before a request's body is read at all.
+    pub fn admit(&self) -> Result<()> {
+        if self.depth() >= self.limits.jobs { Err(self.full()) } else { Ok(()) }
+    }
+
+    fn full(&self) -> Error {
+        Error::Overloaded(format!("{} requests wait for this model already: try again later", self.limits.jobs))
+    }
+
+    /// Queues `job` and wakes a thread for it; an error when the queue is full or the model is being dropped.
+    pub fn push(&self, job: Job) -> Result<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Unavailable("this version is being unloaded: ask again".into()));
+        }
+        if state.jobs.len() >= self.limits.jobs {
+            return Err(self.full());
+        }
+        state.rows += job.rows;
+        state.jobs.push_back(job);
+        self.wake_one(&mut state);
+        Ok(())
+    }
+
+    /// Wakes the first thread if it is idle, else another one if the backlog is worth it.
+    fn wake_one(&self, state: &mut State) {
+        let helper = if state.idle.first() == Some(&true) {
+            Some(0)
+        } else if state.spills() {
+            state.idle.iter().position(|idle| *idle)
+        } else {
+            None
+        };
+        if let Some(index) = helper {
+            state.idle[index] = false;
+            self.wake[index].notify_one();
+        }
+    }
+
+    /// Waits for work for thread `index` and takes a batch into `batch`; false when the queue is closed and empty.
+    pub fn take(&self, index: usize, batch: &mut Vec<Job>) -> bool {
+        batch.clear();
+        let mut state = self.lock();
+        loop {
+            if state.closed && state.jobs.is_empty() {
+                return false;
+            }
+            let mine = if index == 0 || state.closed { !state.jobs.is_empty() } else { state.spills() };
+            if mine {
+                state = self.fill(state);
+                self.collect(&mut state, batch);
+                if !batch.is_empty() {
+                    self.wake_one(&mut state);
+                    return true;
+                }
+                continue;
+            }
+            state.idle[index] = true;
+            state = self.wake[index].wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle[index] = false;
+        }
+    }
+
+    /// Waits, where a wait is configured, until the batch is full or its oldest job has waited long enough.
+    fn fill<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while let Some(oldest) = state.jobs.front().map(|job| job.queued) {
+            let left = self.limits.wait.saturating_sub(oldest.elapsed());
+            if left.is_zero() || state.rows >= self.limits.rows || state.closed {
+                break;
+            }
+            state.idle[0] = true;
+            state = self.wake[0].wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.idle[0] = false;
+        }
+        state
+    }
+
+    /// Moves jobs that may run together into `batch`, in order; those whose client has gone are dropped.
+    fn collect(&self, state: &mut State, batch: &mut Vec<Job>) {
+        let mut rows = 0;
+        while let Some(job) = state.jobs.pop_front() {
+            if job.reply.is_closed() {
+                state.rows -= job.rows;
+                continue;
+            }
+            let joins = batch.first().is_none_or(|first: &Job| {
+                self.limits.batchable && rows + job.rows <= self.limits.rows && first.joins(&job)
+            });
+            if !joins {
+                state.jobs.push_front(job);
+                break;
+            }
+            state.rows -= job.rows;
+            rows += job.rows;
+            batch.push(job);
+        }
+        state.running += rows;
+    }
+
+    /// Notes that `rows` rows ran for `elapsed`, for the estimate of a backlog's cost.
+    pub fn ran(&self, rows: usize, elapsed: Duration) {
+        let cost = elapsed / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
+        let mut state = self.lock();
+        state.running = state.running.saturating_sub(rows);
+        state.row_cost = if state.row_cost.is_zero() { cost } else { (state.row_cost * 7 + cost) / 8 };
+    }
+
+    /// Lets the threads finish what has queued and end.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        drop(state);
+        for wake in &self.wake {
+            wake.notify_all();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A loaded version: its sessions on their threads, and the one way to ask it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use semver::Version;
+use tokio::sync::oneshot;
+
+use super::queue::{Answer, Job, Limits, Queue};
+use super::session::{Graph, Runtime};
+use super::signature::{Port, Signature};
+use super::tensor::{Data, DataType, Tensor, volume};
+use super::worker::{Dispatch, Worker};
+use crate::error::{Error, Result};
+use crate::metrics::{Metrics, ModelMetrics};
+use crate::registry::format::{PortEntry, Ports};
+use crate::registry::index::Record;
+use crate::registry::verify::Verified;
+
+/// What every model is loaded with.
+#[derive(Clone)]
+pub struct Factory {
+    /// The runtime library.
+    pub runtime: Runtime,
+    /// Threads, and so sessions, of a model.
+    pub threads: usize,
+    /// The limits of its queue.
+    pub limits: Limits,
+    /// The way of the answers.
+    pub dispatch: Dispatch,
+    /// The server's metrics.
+    pub metrics: Metrics,
+}
+
+/// A loaded version.
+pub struct Model {
+    /// The model's name.
+    pub name: String,
+    /// The version.
+    pub version: Version,
+    /// The version as text.
+    pub version_text: String,
+    /// The sha256 of its `metadata.json`.
+    pub digest: String,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// Whether rows of several requests run together.
+    pub batchable: bool,
+    /// The most rows of one batch.
+    pub batch_rows: usize,
+    /// The size of its graph and weights in bytes.
+    pub size: u64,
+    /// What it counts.
+    pub metrics: ModelMetrics,
+    queue: Arc<Queue>,
+    used: AtomicU64,
+}
+
+impl Model {
+    /// Builds the sessions of `record`, checks them against its signature, warms them and starts their threads.
+    pub fn load(record: &Record, verified: &Verified, factory: &Factory) -> Result<Self> {
+        let mut graph = Graph::load(&factory.runtime, &verified.onnx)?;
+        let signature = agree(graph.signature()?, &record.metadata.signature)?;
+        let by_row = warm(&mut graph, &signature)?;
+        let batchable = by_row && !verified.batch_dependent && factory.limits.rows > 1;
+        let queue = Arc::new(Queue::new(Limits { batchable, ..factory.limits }, factory.threads));
+        let metrics = factory.metrics.model(&record.name);
+        let model = Self {
+            name: record.name.clone(),
+            version: record.version.clone(),
+            version_text: record.version.to_string(),
+            digest: record.digest.clone(),
+            signature,
+            batchable,
+            batch_rows: factory.limits.rows,
+            size: verified.size,
+            metrics,
+            queue,
+            used: AtomicU64::new(0),
+        };
+        model.start(graph, verified, factory)?;
+        Ok(model)
+    }
+
+    /// Starts the first thread with `graph`; each of the others builds its own session, so that nobody waits for it.
+    fn start(&self, graph: Graph, verified: &Verified, factory: &Factory) -> Result<()> {
+        let mut first = Some(graph);
+        for index in 0..factory.threads {
+            let (queue, dispatch, metrics) = (Arc::clone(&self.queue), factory.dispatch.clone(), self.metrics.clone());
+            let (graph, runtime, path, signature) =
+                (first.take(), factory.runtime.clone(), verified.onnx.clone(), self.signature.clone());
+            let body = move || {
+                let graph = graph.map_or_else(|| helper(&runtime, &path, &signature), Ok);
+                match graph {
+                    Ok(graph) => Worker { index, graph, queue, dispatch, metrics, buffers: Vec::new() }.run(),
+                    Err(cause) => tracing::warn!(%cause, path = %path.display(), "a further session cannot be built"),
+                }
+            };
+            thread::Builder::new()
+                .name(format!("model-{index}"))
+                .spawn(body)
+                .map_err(|cause| Error::Internal(format!("a thread cannot be started: {cause}")))?;
+        }
+        Ok(())
+    }
+
+    /// An error when the queue is full already, which saves reading the request.
+    pub fn admit(&self) -> Result<()> {
+        self.queue.admit()
+    }
+
+    /// The requests that wait now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.depth()
+    }
+
+    /// Notes the use of this version at `tick`, for the choice of what to unload.
+    pub fn touch(&self, tick: u64) {
+        self.used.store(tick, Ordering::Relaxed);
+    }
+
+    /// The last use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Runs `inputs` (arranged by the signature, of `rows` rows) and answers the outputs at `outputs`.
+    pub async fn infer(&self, inputs: Vec<Tensor>, rows: usize, outputs: Vec<usize>, deadline: Instant) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Job { inputs, rows, outputs, queued: Instant::now(), deadline, reply })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Error::Internal("a thread of the model ended without an answer".into())),
+            Err(_) => Err(Error::Deadline),
+        }
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+fn helper(runtime: &Runtime, path: &std::path::Path, signature: &Signature) -> Result<Graph> {
+    let mut graph = Graph::load(runtime, path)?;
+    warm(&mut graph, signature)?;
+    Ok(graph)
+}
+
+/// The signature to serve by: what the graph declares, narrowed by what the metadata promises.
+fn agree(graph: Signature, promised: &Ports) -> Result<Signature> {
+    Ok(Signature {
+        inputs: agree_ports(graph.inputs, &promised.inputs, "input")?,
+        outputs: agree_ports(graph.outputs, &promised.outputs, "output")?,
+    })
+}
+
+fn agree_ports(graph: Vec<Port>, promised: &[PortEntry], what: &str) -> Result<Vec<Port>> {
+    if graph.len() != promised.len() {
+        return Err(Error::Unavailable(format!(
+            "the graph has {} {what}s, but its signature lists {}",
+            graph.len(),
+            promised.len()
+        )));
+    }
+    graph
+        .into_iter()
+        .map(|port| {
+            let entry = promised.iter().find(|entry| entry.name == port.name).ok_or_else(|| {
+                Error::Unavailable(format!("the graph's {what} `{}` is not in its signature", port.name))
+            })?;
+            agree_port(port, entry, what)
+        })
+        .collect()
+}
+
+fn agree_port(mut port: Port, promised: &PortEntry, what: &str) -> Result<Port> {
+    let fits = DataType::parse(&promised.dtype)? == port.datatype
+        && promised.shape.len() == port.shape.len()
+        && promised.shape.iter().zip(&port.shape).all(|(a, b)| a == b || *a < 0 || *b < 0);
+    if !fits {
+        return Err(Error::Unavailable(format!(
+            "the graph's {what} `{}` is {} {:?}, but its signature says {} {:?}",
+            port.name,
+            port.datatype.name(),
+            port.shape,
+            promised.dtype,
+            promised.shape
+        )));
+    }
+    for (own, promised) in port.shape.iter_mut().zip(&promised.shape) {
+        *own = (*own).max(*promised);
+    }
+    Ok(port)
+}
+
+/// Runs zeros through the graph, one row and then two; answers whether two rows in give two rows out everywhere.
+fn warm(graph: &mut Graph, signature: &Signature) -> Result<bool> {
+    run_zeros(graph, signature, 1)?;
+    if !signature.batchable() {
+        return Ok(false);
+    }
+    // a graph that cannot run two rows is served one request at a time
+    Ok(run_zeros(graph, signature, 2).is_ok_and(|rows| rows.iter().all(|count| *count == Some(2))))
+}
+
+fn run_zeros(graph: &mut Graph, signature: &Signature, rows: i64) -> Result<Vec<Option<i64>>> {
+    let mut inputs = Vec::with_capacity(signature.inputs.len());
+    for port in &signature.inputs {
+        let mut shape: Vec<i64> =
+            port.shape.iter().map(|dimension| if *dimension < 0 { 1 } else { *dimension }).collect();
+        if port.batched() {
+            shape[0] = rows;
+        }
+        let data = Data::zeros(port.datatype, volume(&shape)?);
+        inputs.push((shape, data));
+    }
+    let views: Vec<(&[i64], &Data)> = inputs.iter().map(|(shape, data)| (shape.as_slice(), data)).collect();
+    graph
+        .run(&views, |outputs| {
+            outputs.iter().map(|output| output.shape().map(|shape| shape.first().copied())).collect()
+        })
+        .map_err(|cause| {
+            Error::Unavailable(format!("the graph does not run: {}", cause.cause().unwrap_or(&cause.to_string())))
+        })
+}
+
+/// How long a request waits at most when neither it nor the operator says.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);

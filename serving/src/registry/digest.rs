@@ -1,0 +1,155 @@
+//! Digests of files, and the cache of verdicts that makes a restart fast.
+//!
+//! A verdict is remembered by the file's identity: device, inode, size, and both of its times. Nothing but the content
+//! can change while those stay the same, short of an attacker who owns the machine.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::onnx::{self, References};
+
+/// The identity of a file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What is known of a file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The size in bytes.
+    pub size: u64,
+    /// The sha256, in lower-case hexadecimal.
+    pub sha256: String,
+    /// What an ONNX file refers to; `None` for other files, and for one that cannot be decoded.
+    pub references: Option<(Vec<String>, bool)>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    identity: Option<Identity>,
+    facts: Option<Facts>,
+}
+
+/// The facts of files, remembered between runs of the server.
+#[derive(Debug)]
+pub struct Verdicts {
+    path: Option<PathBuf>,
+    known: Mutex<HashMap<PathBuf, Remembered>>,
+}
+
+impl Verdicts {
+    /// The verdicts kept in `path`; none when it is absent or unreadable, and none are written without a path.
+    #[must_use]
+    pub fn open(path: Option<PathBuf>) -> Self {
+        let known = path
+            .as_deref()
+            .and_then(|path| fs::read(path).ok())
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        Self { path, known: Mutex::new(known) }
+    }
+
+    /// The facts of the file at `path`, computed only when it is not the file that was seen before.
+    pub fn facts(&self, path: &Path, is_onnx: bool) -> io::Result<Facts> {
+        let identity = Identity::of(&fs::metadata(path)?);
+        if let Some(facts) = self.recall(path, &identity)
+            && (!is_onnx || facts.references.is_some())
+        {
+            return Ok(facts);
+        }
+        let facts = compute(path, is_onnx)?;
+        let remembered = Remembered { identity: Some(identity), facts: Some(facts.clone()) };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), remembered);
+        Ok(facts)
+    }
+
+    fn recall(&self, path: &Path, identity: &Identity) -> Option<Facts> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(path).filter(|seen| seen.identity.as_ref() == Some(identity)).and_then(|seen| seen.facts.clone())
+    }
+
+    /// Writes the verdicts, dropping files that are gone. A failure costs only the next start's time, so it is logged.
+    pub fn save(&self) {
+        let Some(path) = &self.path else { return };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|path, _| path.exists());
+        if let Err(cause) = write_whole(path, &*known) {
+            tracing::warn!(path = %path.display(), %cause, "the digest cache cannot be written");
+        }
+    }
+}
+
+fn write_whole(path: &Path, known: &HashMap<PathBuf, Remembered>) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    // a name of its own per process: two servers may share the cache
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&temporary, serde_json::to_vec(known)?)?;
+    fs::rename(temporary, path)
+}
+
+fn compute(path: &Path, is_onnx: bool) -> io::Result<Facts> {
+    if is_onnx {
+        let bytes = fs::read(path)?;
+        let references = onnx::references(&bytes).ok();
+        return Ok(Facts {
+            size: bytes.len() as u64,
+            sha256: sha256(&bytes),
+            references: references
+                .map(|References { locations, batch_dependent }| (locations.into_iter().collect(), batch_dependent)),
+        });
+    }
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+    }
+    Ok(Facts { size, sha256: hex(&hasher.finalize()), references: None })
+}
+
+/// The sha256 of `bytes`, in lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // writing into a String cannot fail
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

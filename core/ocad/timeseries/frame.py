@@ -228,7 +228,7 @@ def _in_order(data: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
     """Sorted by endpoint and time without duplicates, and the counts of unsorted and duplicate rows."""
     step = data.groupby("endpoint", sort=False)["timestamp"].diff()
     unsorted = int((step < pd.Timedelta(0)).sum())
-    data = data.sort_values(["endpoint", "timestamp"], kind="stable", ignore_index=True)
+    data = data.sort_values(["endpoint", "timestamp"], ignore_index=True)  # by two columns: stable
     repeated = data.duplicated(["endpoint", "timestamp"])
     return data[~repeated].reset_index(drop=True), unsorted, int(repeated.sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation
 from ocad.timeseries.baselines import fit_baselines
-from ocad.timeseries.plots import plot_forecast, plot_loss, plot_residuals
+from ocad.timeseries.plots import liveliest, plot_forecast, plot_loss, plot_residuals, residual_band
 from ocad.timeseries.significance import bootstrap_skill
 from ocad.timeseries.windows import PARTS, Windows, read_windows
 from ocad_tcn.predictor import predict_windows
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 VALIDATION_LIMIT = 0.1
 SHOWN_ROWS = 300
-"""Rows of the test part in the plot of forecasts: the last unbroken ones can still be told apart."""
+"""Rows of the test part in the plot of forecasts: as many as can be told apart, where the series moves most."""
 
 
 def evaluate(context: RunContext, trained: Trained, data: PreparedData) -> Evaluation:
@@ -35,11 +36,11 @@ def evaluate(context: RunContext, trained: Trained, data: PreparedData) -> Evalu
     windows = {part: read_windows(data.splits[part]) for part in PARTS}
     forecast = {part: predict_windows(trained.predictor, windows[part].sequence) for part in ("validation", "test")}
     deviation, unit = float(data.statistics["deviation"]), context.data.unit_of(metric_of(context))
-    residuals = forecast["validation"] - windows["validation"].target
+    residuals = windows["validation"].target - forecast["validation"]
     val_loss = float(np.mean((residuals / deviation) ** 2))
     metrics = {"val_loss": val_loss, "val_loss_below_0_1": float(val_loss < VALIDATION_LIMIT)}
     metrics |= compare(windows, forecast["test"], deviation, unit, context.seed)
-    plots = draw(context.run / "plots", trained, windows["test"], forecast["test"], residuals, unit)
+    plots = draw(context, trained, windows["test"], forecast, residuals)
     return Evaluation(metrics, {"loss": list(trained.history)} if trained.history else {}, plots)
 
 
@@ -64,20 +65,22 @@ def compare(
 
 
 def draw(
-    folder: Path,
+    context: RunContext,
     trained: Trained,
     test: Windows,
-    forecast: NDArray[np.float64],
+    forecast: Mapping[str, NDArray[np.float64]],
     residuals: NDArray[np.float64],
-    unit: str,
 ) -> list[Path]:
     """The plots that the run has material for: a stored version has no training curve."""
-    low, high = (float(value) for value in np.quantile(-residuals, (0.05, 0.95)))
-    shown = slice(max(0, len(test) - SHOWN_ROWS), None)
-    band = (forecast[shown] + low, forecast[shown] + high)
+    folder, metric = context.run / "plots", metric_of(context)
+    unit = context.data.unit_of(metric)
+    shown = liveliest(test.target, SHOWN_ROWS)
+    time, truth, expected = test.timestamp[shown], test.target[shown], forecast["test"][shown]
+    band = residual_band(forecast["validation"], residuals, expected)
+    label = f"{metric} ({unit})" if unit else metric
     plots = [
-        plot_forecast(folder / "forecast.png", test.timestamp[shown], test.target[shown], forecast[shown], band, unit),
-        plot_residuals(folder / "residuals.png", test.target - forecast, unit),
+        plot_forecast(folder / "forecast.png", time, truth, expected, band, label),
+        plot_residuals(folder / "residuals.png", test.target - forecast["test"], unit),
     ]
     if trained.history:
         plots.append(plot_loss(folder / "loss.png", trained.history))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FLOOR = 1e-12
+"""Sums of squared standardised errors below this are rounding: two forecasts without error have a skill of 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Skill:
@@ -20,7 +23,7 @@ class Skill:
 def bootstrap_skill(
     errors: NDArray[np.float64], baseline_errors: NDArray[np.float64], *, seed: int, resamples: int = 2000
 ) -> Skill:
-    """The skill of forecasts with squared `errors` `(n,)` over those with `baseline_errors` on the same rows, in time order.
+    """The skill of forecasts with squared standardised `errors` `(n,)` over `baseline_errors` on the same rows, in time order.
 
     The interval is a percentile bootstrap over about sqrt(n) blocks of neighbouring rows (Künsch 1989; Carlstein 1986
     for blocks that do not overlap).
@@ -30,11 +33,10 @@ def bootstrap_skill(
     sums = np.column_stack([np.add.reduceat(errors, starts), np.add.reduceat(baseline_errors, starts)])
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(starts), size=(resamples, len(starts)))
-    totals = sums[drawn].sum(axis=1)
-    low, high = np.quantile(_ratio(totals[:, 0], totals[:, 1]), (0.025, 0.975))
-    return Skill(float(_ratio(errors.sum(), baseline_errors.sum())), float(low), float(high))
+    low, high = np.quantile(_skill(sums[drawn].sum(axis=1)), (0.025, 0.975))
+    return Skill(float(_skill(sums.sum(axis=0))), float(low), float(high))
 
 
-def _ratio(error: NDArray[np.float64] | np.float64, baseline: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    # a baseline without any error can only be matched
-    return np.asarray(1.0 - error / np.maximum(baseline, np.finfo(np.float64).tiny))
+def _skill(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    floored = np.maximum(totals, _FLOOR)
+    return np.asarray(1.0 - floored[..., 0] / floored[..., 1])

@@ -254,12 +254,16 @@ class Registry:
         try:
             find_version(self._storage, version.name, version.version)
         except NotFound:
-            why = f"{version.ref} was deleted meanwhile"
-            try:
-                self.rollback(version.name, alias, reason=why)
-            except NotFound:
-                rows.append(self._storage, version.name, alias, lambda: self._entry("unset", None, why))
+            rows.append(self._storage, version.name, alias, lambda: self._without(version, alias))
             raise
+
+    def _without(self, version: Version, alias: str) -> AliasEntry:
+        """The entry that says what readers do anyway, now that `version` is deleted."""
+        why = f"{version.ref} was deleted meanwhile"
+        entry = rows.current(self._storage, version.name, alias)
+        if entry is None or entry.version is None:
+            return self._entry("unset", None, why)
+        return self._entry("rollback", Version(self._storage, version.name, entry.version), why)
 
     def _entry(self, kind: EntryKind, version: Version | None, reason: str, forced: bool = False) -> AliasEntry:
         """An entry still without its number."""

@@ -1,0 +1,184 @@
+"""The query grammar against an evaluator that knows nothing of its text, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ocad_registry import Entry, InvalidQuery
+from ocad_registry.query import field_name, parse_query, quote
+
+from .conftest import Publisher
+
+Node = tuple[str, Callable[[dict[str, Any]], bool]]
+
+KEYS = ("loss", "val.auc", "in", 'a"b', "x y", "ü")
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": lambda a, b: bool(a == b),
+    "!=": lambda a, b: bool(a != b),
+    "<": lambda a, b: bool(a < b),
+    "<=": lambda a, b: bool(a <= b),
+    ">": lambda a, b: bool(a > b),
+    ">=": lambda a, b: bool(a >= b),
+}
+numbers = st.integers(-5, 5).map(float) | st.floats(allow_nan=False, allow_infinity=False, width=32)
+strings = st.text("ab'%_\\\" ü", max_size=4)
+literals = numbers | strings | st.booleans()
+stored = literals | st.none() | st.lists(literals | st.none(), max_size=2)
+documents = st.dictionaries(st.sampled_from(KEYS), stored, max_size=4)
+
+
+def render(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quote(value) if isinstance(value, str) else repr(value).replace("+", "")
+
+
+def values(params: dict[str, Any], key: str) -> list[Any]:
+    found = params.get(key)
+    return [value for value in (found if isinstance(found, list) else [found]) if value is not None]
+
+
+def same_type(a: Any, b: Any) -> bool:
+    return type(a) is type(b)
+
+
+@st.composite
+def comparisons(draw: st.DrawFn) -> Node:
+    key, operator, literal = draw(st.sampled_from(KEYS)), draw(st.sampled_from(sorted(OPERATORS))), draw(literals)
+    legal = not isinstance(literal, bool) or operator in ("=", "!=")
+    compare = OPERATORS[operator]
+    text = f"{field_name('params', key)} {operator} {render(literal)}"
+    return (
+        text,
+        lambda params: legal and any(same_type(v, literal) and compare(v, literal) for v in values(params, key)),
+    )
+
+
+@st.composite
+def memberships(draw: st.DrawFn) -> Node:
+    key, chosen, negated = (
+        draw(st.sampled_from(KEYS)),
+        draw(st.lists(literals, min_size=1, max_size=3)),
+        draw(st.booleans()),
+    )
+    text = f"{field_name('params', key)} {'NOT ' if negated else ''}in ({', '.join(map(render, chosen))})"
+    return text, lambda params: negated != any(same_type(v, c) and v == c for v in values(params, key) for c in chosen)
+
+
+@st.composite
+def null_tests(draw: st.DrawFn) -> Node:
+    key, negated = draw(st.sampled_from(KEYS)), draw(st.booleans())
+    text = f"{field_name('params', key)} is {'not ' if negated else ''}null"
+    return text, lambda params: negated == bool(values(params, key))
+
+
+def combined(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+    def both(left: Node, right: Node) -> Node:
+        return f"({left[0]} and {right[0]})", lambda params: left[1](params) and right[1](params)
+
+    def either(left: Node, right: Node) -> Node:
+        return f"({left[0]} OR\n{right[0]})", lambda params: left[1](params) or right[1](params)
+
+    def negated(one: Node) -> Node:
+        return f"not {one[0]}", lambda params: not one[1](params)
+
+    return st.builds(both, inner, inner) | st.builds(either, inner, inner) | st.builds(negated, inner)
+
+
+trees = st.recursive(comparisons() | memberships() | null_tests(), combined, max_leaves=8)
+
+
+def entry(**document: Any) -> Entry:
+    return Entry("m", "1.10.0", aliases=["canary", "production"], document=document)
+
+
+@settings(max_examples=300)
+@given(trees, documents)
+def test_a_query_means_what_its_tree_means(tree: Node, params: dict[str, Any]) -> None:
+    text, expected = tree
+    assert parse_query(text)(entry(params=params)) == expected(params)
+
+
+@given(st.text() | st.text("()'=<>!., \\%_andornotilkesu10\"[]", max_size=40))
+@example("(" * 5000 + "name = 'a'" + ")" * 5000)
+@example("not " * 2000 + "name = 'a'")
+@example("name = '" + "a" * 20_000)
+@example("metrics.a = 1e999")
+@example("name = 'a'\x00")
+@example("name\u00a0= 'a'")
+def test_any_text_is_a_query_or_refused(text: str) -> None:
+    try:
+        answer = parse_query(text)(entry(params={}))
+    except InvalidQuery as error:
+        answer = error.exit_code == 2 and bool(error.hint)
+        assert answer
+    assert isinstance(answer, bool)
+
+
+@given(strings, strings)
+def test_like_with_everything_escaped_is_equality(pattern: str, value: str) -> None:
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    matches = parse_query(f"description like {quote(escaped)}")
+    assert matches(entry(description=pattern))
+    assert matches(entry(description=value)) == (pattern == value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "query, column 1: a field's name belongs here, not `the end`"),
+        ("task =", "query, column 7: a string, number, true or false belongs here, not `the end`"),
+        ("task = forecast", "query, column 8: a string, number, true or false belongs here, not `forecast`"),
+        ("task = 'a' or", "query, column 14: a field's name belongs here, not `the end`"),
+        ("(task = 'a'", "query, column 12: `)` belongs here, not `the end`"),
+        ("task = 'a' name", "query, column 12: `name` is one word too many"),
+        ("task # 'a'", "query, column 6: cannot read `# 'a'`"),
+        ("metrcs.a < 1", "query, column 1: there is no field `metrcs`"),
+        ("task like 1", "query, column 11: a string belongs after `like`, not `1`"),
+        ("task like 'a\\b'", "query, column 11: `\\b` means nothing in a pattern; write `\\\\` for a backslash"),
+        ("task", "query, column 5: a comparison belongs after `task`, not `the end`"),
+        ("version > 1", "query, column 11: `version` compares with a version such as `'1.2.0'`, not 1"),
+        ("metrics.a < 1e999", "query, column 13: number `1e999` is out of range"),
+    ],
+)
+def test_refusals_say_where(text: str, message: str) -> None:
+    with pytest.raises(InvalidQuery) as caught:
+        parse_query(text)
+    assert caught.value.message == message
+
+
+def test_a_misspelt_field_names_its_nearest() -> None:
+    with pytest.raises(InvalidQuery) as caught:
+        parse_query("metrcs.a < 1")
+    assert caught.value.hint == "did you mean `metrics`?"
+
+
+def test_lists_and_the_entry_itself_can_be_asked_for() -> None:
+    one = entry(name="m", plugin={"name": "tcn"}, files=[{"role": "onnx"}, {"role": "report"}])
+    for text in (
+        "aliases = 'canary'",
+        "files.role = 'report'",
+        "version > '1.9.0'",
+        "plugin = 'tcn'",
+        "plugin like 't%'",
+    ):
+        assert parse_query(text)(one), text
+    for text in (
+        "aliases = 'old'",
+        "files.role = 'weights'",
+        "version > '1.10.0'",
+        "plugin != 'tcn'",
+        "files.role is null",
+    ):
+        assert not parse_query(text)(one), text
+
+
+def test_queries_answer_in_the_order_of_lists(publish: Publisher, registry: Any) -> None:
+    references = [publish(params={"epochs": epochs}).ref for epochs in (10, 20, 30)]
+    found = registry.query("params.epochs >= 20 and plugin = 'tcn' and metrics.skill > 0.2")
+    assert [entry.ref for entry in found] == [references[2], references[1]]

@@ -15,6 +15,7 @@ from ocad.errors import OcadError, PluginError, UsageError
 from ocad.hookspecs import hookimpl
 from ocad.host import Host, Plugin
 
+FIXTURES = ("hello", "raises-in-hook", "raises-on-import", "wrong-api", "wrong-info", "wrong-type")
 DRAFT = VersionDraft("hello-rtt", "hello", "forecast", "rtt", {"mae": 1.0}, True, Path("run"))
 
 
@@ -31,7 +32,7 @@ def test_every_entry_point_is_known_without_any_being_imported(plugin_site: Path
         [sys.executable, "-c", code], env={"PYTHONPATH": str(plugin_site)}, capture_output=True, text=True, check=True
     )
     names, modules = answer.stdout.splitlines()
-    assert names == "hello raises-in-hook raises-on-import tcn wrong-api wrong-info wrong-type"
+    assert {"tcn", *FIXTURES} <= set(names.split())
     assert modules == "[]"
 
 
@@ -69,16 +70,8 @@ def test_a_broken_plugin_says_why_when_it_is_asked_for(host: Host, name: str, me
 
 
 def test_the_survey_shows_sound_and_broken_side_by_side(host: Host) -> None:
-    sound = {entry.name: isinstance(found, Plugin) for entry, found in host.survey()}
-    assert sound == {
-        "hello": True,
-        "raises-in-hook": True,
-        "raises-on-import": False,
-        "tcn": True,
-        "wrong-api": False,
-        "wrong-info": False,
-        "wrong-type": True,
-    }
+    broken = {entry.name for entry, found in host.survey() if not isinstance(found, Plugin)}
+    assert broken == {"raises-on-import", "wrong-api", "wrong-info"}
 
 
 def test_an_unknown_plugin_names_its_nearest_neighbour(host: Host) -> None:
@@ -89,7 +82,8 @@ def test_an_unknown_plugin_names_its_nearest_neighbour(host: Host) -> None:
 
 def test_disabled_plugins_and_extensions_are_left_out(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCAD_DISABLE_PLUGINS", "tcn, wrong-api,hello-veto")
-    assert list(host.entries) == ["hello", "raises-in-hook", "raises-on-import", "wrong-info", "wrong-type"]
+    assert set(FIXTURES) - set(host.entries) == {"wrong-api"}
+    assert "tcn" not in host.entries
     assert [guest.name for guest in host.extensions] == ["hello-log", "interrupt"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocad.contexts import Artifact, Evaluation, Export, PreparedData, RunContext, Trained, VersionDraft
-from ocad.errors import OcadError, PluginError, UsageError, VerificationError
+from ocad.errors import OcadError, PluginError, UsageError
 from ocad.evidence import environment, git_commit
 from ocad.gates import judge
 from ocad.runs import RESULT_FILE, TrainRequest, create_run, write_json
@@ -59,7 +59,7 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     plugin = host.plugin(request.plugin)
     config = resolve_config(plugin, request)
     source = resolve_data(request)
-    refuse_taken_version(registry, request)
+    refuse_bad_target(registry, request)
     run = resume or create_run(request, config)
     context = session.run_context(
         plugin, config, data=source, metric=request.metric, run=run, resume=resume is not None
@@ -103,14 +103,17 @@ def resolve_data(request: TrainRequest) -> DataSource:
     raise UsageError(f"no default data {wanted}", "give `--data PATH|NAME`; `ocad data list` shows the names")
 
 
-def refuse_taken_version(registry: Registry, request: TrainRequest) -> None:
-    """Raises the registry's error now, not after an hour of training, when `--version` is taken."""
-    from ocad_registry import NotFound, VersionExists
+def refuse_bad_target(registry: Registry, request: TrainRequest) -> None:
+    """Raises the registry's error now, not after an hour of training: a bad name or alias, a version that is taken."""
+    from ocad_registry import NotFound, VersionExists, names
 
+    name = names.check_model(request.model_name())
+    if request.promote:
+        names.check_alias(request.promote)
     if not request.version:
         return
     try:
-        taken = registry.resolve(f"{request.model_name()}@{request.version}")
+        taken = registry.resolve(f"{name}@{names.check_version(request.version)}")
     except NotFound:
         return
     raise VersionExists(f"`{taken.ref}` exists", "a version never changes; give another `--version`")
@@ -211,22 +214,3 @@ def publish(registry: Registry, draft: Draft, export: Export, version: str | Non
     except RegistryError as error:
         error.hint = f"{error.hint}; then `ocad train --resume {run}` publishes the trained run".removeprefix("; ")
         raise
-
-
-def demand_passed(result: TrainResult) -> None:
-    """Raises `VerificationError` (exit code 3) naming the first gate that failed, or parity."""
-    manifest = result.version.manifest
-    if manifest.passed:
-        return
-    reasons = [
-        f"gate `{gate.name}` wants {gate.metric} {gate.op} {gate.threshold:g}, observed {gate.observed:.6g}"
-        for gate in manifest.gates
-        if not gate.passed
-    ]
-    if manifest.parity and not manifest.parity.passed:
-        reasons.append(f"parity {manifest.parity.max_scaled_diff:.3g} exceeds {manifest.parity.tolerance:g}")
-    why = "; ".join(reasons) or "it has no gate"
-    raise VerificationError(
-        f"`{result.version.ref}` is registered but did not pass ({why})",
-        f"look at `{result.run}`, or promote it with `--force --reason`",
-    )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation, PreparedData, Trained
-from ocad.errors import ConfigError, UsageError
+from ocad.errors import ConfigError, DataError, UsageError
 from ocad.gates import judge
 
 if TYPE_CHECKING:
@@ -108,8 +110,7 @@ def predict_file(version: Version, session: Session, data: str) -> pd.DataFrame:
     if data.endswith(".npz"):
         if not hasattr(model, "predict"):
             raise UsageError(f"`{version.ref}` is a detector", "ask it with `ocad detect`")
-        with np.load(data, allow_pickle=False) as stored:
-            outputs = model.predict({name: stored[name] for name in stored.files})
+        outputs = model.predict(_read_arrays(data))
         columns = {name: list(array.reshape(len(array), -1)) for name, array in outputs.items()}
         return pd.DataFrame(
             {name: [row[0] if row.size == 1 else row for row in rows] for name, rows in columns.items()}
@@ -118,6 +119,17 @@ def predict_file(version: Version, session: Session, data: str) -> pd.DataFrame:
         raise UsageError(f"`{version.ref}` reads arrays only", "give an `.npz` with the signature's inputs")
     answer: pd.DataFrame = model.predict_source(find_data(data))
     return answer
+
+
+def _read_arrays(path: str) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(
+            f"cannot read `{path}` ({reason.rstrip('.').lower()})", "give arrays saved by `numpy.savez`"
+        ) from None
 
 
 def detect_rows(version: Version, session: Session, data: str) -> pd.DataFrame:
@@ -133,7 +145,7 @@ def detect_rows(version: Version, session: Session, data: str) -> pd.DataFrame:
     context = session.host_context()
     model = plugin.ask("ocad_load", context=context, version=version)
     metrics = [version.manifest.metric] if version.manifest.metric else None
-    frame = read_frame(find_data(data), metrics).data
+    frame = read_frame(find_data(data), metrics, varying=False).data
     return frame.assign(score=plugin.ask("ocad_detect", context=context, model=model, frame=frame))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocad.cli.options import open_session, registry_option
-from ocad.cli.output import emit, output_options, table
+from ocad.cli.output import emit, note, output_options, table
 
 if TYPE_CHECKING:
     from ocad.host import Host
@@ -57,10 +57,9 @@ class TrainCommand(click.Command):
 @output_options
 def train(
     plugin: str | None, metrics: tuple[str, ...], resume: Path | None, registry: str | None, **request: Any
-) -> int | None:
+) -> int:
     """Train a model, prove it and register it: prepare, train, evaluate, export, verify, gate, register, promote."""
     from ocad.errors import UsageError
-    from ocad.pipeline import demand_passed
     from ocad.pipeline import train as run_pipeline
     from ocad.runs import TrainRequest, read_run
 
@@ -75,8 +74,11 @@ def train(
         raise UsageError("no plugin is named", f"give `--plugin`: {_names(session.host)}")
     result = run_pipeline(asked, session, resume)
     emit(result.to_json(), lambda: describe(result))
-    demand_passed(result)
-    return None
+    if result.version.manifest.passed:
+        return 0
+    causes = "; ".join(result.version.manifest.failures())
+    note(f"`{result.version.ref}` is registered but did not pass ({causes}): promoting it needs `--force --reason`")
+    return 3
 
 
 def describe(result: TrainResult) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ocad_registry import names
 from ocad_registry.aliases import all_current
 from ocad_registry.errors import Corrupt, NotFound
-from ocad_registry.versions import DELETED, METADATA, Metadata, read_metadata
+from ocad_registry.versions import DELETED, METADATA, read_metadata
 
 if TYPE_CHECKING:
     from ocad_registry.storage import Stamp, Storage
@@ -59,7 +59,7 @@ class Catalogue:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._known: dict[str, tuple[Stamp, Metadata]] = {}
+        self._known: dict[str, tuple[Stamp, dict[str, Any]]] = {}
 
     def models(self) -> list[str]:
         """The names of all models, sorted."""
@@ -79,15 +79,15 @@ class Catalogue:
         found.sort(key=lambda entry: entry.created_at or "", reverse=True)
         return found
 
-    def metadata(self, name: str, version: str) -> Metadata:
-        """The verified metadata, from memory while the file is unchanged; raises `Corrupt` or `NotFound`."""
+    def document(self, name: str, version: str) -> dict[str, Any]:
+        """The verified `metadata.json`, from memory while the file is unchanged; raises `Corrupt` or `NotFound`."""
         ref, stamp = f"{name}@{version}", self._storage.stamp(f"{name}/{version}/{METADATA}")
         if (known := self._known.get(ref)) and known[0] == stamp:
             return known[1]
-        metadata = read_metadata(self._storage, name, version)
+        document = read_metadata(self._storage, name, version).document
         if stamp is not None:
-            self._known[ref] = stamp, metadata
-        return metadata
+            self._known[ref] = stamp, document
+        return document
 
     def living(self, name: str) -> dict[str, bool]:
         """The versions that are not deleted, and whether each lies in a plain folder (a symlink is broken)."""
@@ -111,7 +111,7 @@ class Catalogue:
         try:
             if not plain:
                 raise Corrupt("symlink", f"`{name}@{version}` is a symlink")
-            manifest, _, document = self.metadata(name, version)
+            document = self.document(name, version)
         except NotFound:
             return None
         except Corrupt as error:
@@ -119,15 +119,14 @@ class Catalogue:
         return Entry(
             name,
             version,
-            manifest.plugin.name,
-            manifest.task,
-            manifest.metric,
-            manifest.created_at,
-            aliases,
-            manifest.metrics,
-            manifest.passed,
-            None,
-            document,
+            plugin=document["plugin"]["name"],
+            task=document["task"],
+            metric=document.get("metric"),
+            created_at=document["created_at"],
+            aliases=aliases,
+            metrics=document["metrics"],
+            passed=document["passed"],
+            document=document,
         )
 
     def _deleted(self, name: str) -> set[str]:

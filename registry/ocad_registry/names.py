@@ -89,6 +89,7 @@ def check_version(version: str) -> str:
     return plain
 
 
+@lru_cache(maxsize=4096)
 def parse_reference(reference: str) -> Reference:
     """`name`, `name@1.2.0`, `name@v1.2.0` or `name@alias`; raises `InvalidName`.
 

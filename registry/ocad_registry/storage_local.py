@@ -52,17 +52,18 @@ class LocalStorage:
 
     def kind(self, path: str) -> Kind | None:
         """What `path` is; a symlink anywhere on the way makes it a `link`."""
-        place, kind = self._base, None
-        for segment in path.split("/"):
-            place = f"{place}/{segment}"
-            try:
+        place, mode = self._base, 0
+        try:
+            for segment in path.split("/"):
+                place = f"{place}/{segment}"
                 mode = os.lstat(place).st_mode
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            kind = _mode_kind(mode)
-            if kind == "link":
-                return kind
-        return kind
+                if stat.S_ISLNK(mode):
+                    return "link"
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISREG(mode):
+            return "file"
+        return "folder" if stat.S_ISDIR(mode) else "other"
 
     def stamp(self, path: str) -> Stamp | None:
         """Device, inode, size, mtime and ctime."""
@@ -251,14 +252,6 @@ def sync_folder(place: str) -> None:
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _mode_kind(mode: int) -> Kind:
-    if stat.S_ISLNK(mode):
-        return "link"
-    if stat.S_ISREG(mode):
-        return "file"
-    return "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def _entry_kind(entry: os.DirEntry[str]) -> Kind:

@@ -26,7 +26,7 @@ from ocad_registry.listing import Catalogue, Entry
 from ocad_registry.publishing import Artifact, publish
 from ocad_registry.storage_local import LocalStorage
 from ocad_registry.verification import Finding, verify_registry, verify_version
-from ocad_registry.versions import Version, find_version
+from ocad_registry.versions import Version, find_undeleted, find_version
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import Draft
@@ -92,7 +92,7 @@ class Registry:
                 return find_version(self._storage, wanted.name, wanted.version)
             entry = rows.current(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS)
             if entry is not None and entry.version is not None:
-                return find_version(self._storage, wanted.name, entry.version, entry.metadata_sha256)
+                return find_undeleted(self._storage, wanted.name, entry.version, entry.metadata_sha256)
             if wanted.alias is not None:
                 raise self._no_alias(wanted.name, wanted.alias)
             return self._highest(wanted.name)
@@ -240,7 +240,8 @@ class Registry:
             if entry.version is None or entry.version == target:
                 continue
             try:
-                version = find_version(self._storage, name, entry.version, entry.metadata_sha256)
+                find_version(self._storage, name, entry.version)
+                version = Version(self._storage, name, entry.version, entry.metadata_sha256)
                 version.verify()
             except (Corrupt, NotFound):
                 continue

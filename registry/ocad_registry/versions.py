@@ -121,12 +121,20 @@ def is_deleted(storage: Storage, name: str, version: str) -> bool:
     return kind is not None and (kind != "link" or storage.kind(f"{name}/{DELETED}") == "folder")
 
 
-def find_version(storage: Storage, name: str, version: str, pinned: str | None = None) -> Version:
+def find_version(storage: Storage, name: str, version: str) -> Version:
     """The living version; raises `NotFound`, or `Corrupt` (`symlink`) when the way to it leads over a link."""
-    kind = storage.kind(f"{name}/{version}/{METADATA}")
-    if kind is None or is_deleted(storage, name, version):
+    if is_deleted(storage, name, version):
         hint = f"`ocad registry list {name}` shows what there is"
-        raise NotFound(f"there is no version `{name}@{version}`{' any more' if kind else ''}", hint)
+        raise NotFound(f"there is no version `{name}@{version}` any more", hint)
+    return find_undeleted(storage, name, version)
+
+
+def find_undeleted(storage: Storage, name: str, version: str, pinned: str | None = None) -> Version:
+    """As `find_version`, for a version that is known to have no tombstone."""
+    kind = storage.kind(f"{name}/{version}/{METADATA}")
+    if kind is None:
+        hint = f"`ocad registry list {name}` shows what there is"
+        raise NotFound(f"there is no version `{name}@{version}`", hint)
     if kind == "link":
         raise Corrupt("symlink", f"`{name}@{version}` is, or lies behind, a symlink")
     return Version(storage, name, version, pinned)

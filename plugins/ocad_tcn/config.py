@@ -44,7 +44,11 @@ class NetworkSettings(Settings):
     kernel: int = Field(default=3, ge=2, description="taps of each convolution")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of hidden values dropped in training")
     scaling: Literal["auto", "standard", "robust", "log"] = Field(
-        default="auto", description="what the network sees; `auto` tries all three and keeps the best on validation"
+        default="auto", description="how the network sees values; `auto` chooses on validation"
+    )
+    view: Literal["auto", "absolute", "relative"] = Field(
+        default="auto",
+        description="whether the level of a window counts, or only its shape; `auto` chooses on validation",
     )
     trial_epochs: int = Field(default=5, ge=1, description="epochs of each trial of `auto`")
 

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from ocad.timeseries.baselines import LinearForecast
 
 
-CHANNELS = 2
-"""What the network sees at each step: the scaled value, and how far it is from the mean of its window."""
-
-
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """All that is needed to build a forecaster before its weights are loaded."""
@@ -35,12 +31,15 @@ class Architecture:
     deviation: float
     """Standard deviation of the training series, in the metric's unit: the scale of losses and parity."""
     scaling: Scaling
-    """What the network sees."""
+    """How the network sees values."""
+    relative: bool
+    """Whether values count from the mean of their own window: a shift of the window then shifts the forecast alike."""
 
 
 class Forecaster(nn.Module):
     """`(batch, length, 1)` raw values to the next one `(batch, 1)`: a linear forecast plus what the network adds.
 
+    Absolute, the network sees each value and its distance from the mean of the window; relative, the distance alone.
     The linear part starts as the best baseline and the network's head at zero, so training starts at that baseline and
     keeping the best epoch on validation can only improve on it there.
     """
@@ -48,14 +47,16 @@ class Forecaster(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.network = TemporalNetwork(CHANNELS, architecture.channels, architecture.kernel, architecture.dropout)
+        self.network = TemporalNetwork(
+            1 if architecture.relative else 2, architecture.channels, architecture.kernel, architecture.dropout
+        )
         self.head = nn.Linear(architecture.channels[-1], 1)
         self.linear = nn.Linear(architecture.length, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def start_from(self, baseline: LinearForecast) -> None:
-        """Sets the linear part to `baseline`, expressed on the standardised series."""
+        """Sets the linear part to `baseline`, on the standardised series; a relative one must have weights of sum 1."""
         mean, deviation = self.architecture.mean, self.architecture.deviation
         bias = (baseline.bias + mean * (baseline.weights.sum() - 1)) / deviation
         with torch.no_grad():
@@ -64,13 +65,19 @@ class Forecaster(nn.Module):
 
     def standardised(self, window: Tensor) -> Tensor:
         """The forecast `(batch, 1)` in standard deviations from the mean, the scale of the loss."""
-        plain = (window - self.architecture.mean) / self.architecture.deviation
-        scaling = self.architecture.scaling
-        level = (window - scaling.center) / scaling.scale
-        seen = torch.cat([level, level - level.mean(dim=1, keepdim=True)], dim=2)
+        scaling, deviation = self.architecture.scaling, self.architecture.deviation
+        plain = (window - self.architecture.mean) / deviation
+        middle = plain.mean(dim=1, keepdim=True)
+        around = plain - middle
+        seen = around * (deviation / scaling.scale)
+        if not self.architecture.relative:
+            seen = torch.cat([(window - scaling.center) / scaling.scale, seen], dim=2)
         if scaling.kind == "log":
             seen = torch.sign(seen) * torch.log1p(torch.abs(seen))
-        return cast("Tensor", self.linear(plain.flatten(1)) + self.head(self.network(seen)))
+        added = cast("Tensor", self.head(self.network(seen)))
+        if self.architecture.relative:
+            return cast("Tensor", middle.flatten(1) + self.linear(around.flatten(1)) + added)
+        return cast("Tensor", self.linear(plain.flatten(1)) + added)
 
     def forward(self, window: Tensor) -> Tensor:
         """The forecast `(batch, 1)` in the metric's unit."""

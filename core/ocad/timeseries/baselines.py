@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 1e-9
 _ALPHAS = np.linspace(0.02, 1.0, 50)
 
 
@@ -23,6 +24,11 @@ class LinearForecast:
     name: str
     weights: Floats
     bias: float = 0.0
+
+    @property
+    def follows_shifts(self) -> bool:
+        """Whether adding a constant to the window adds it to the forecast."""
+        return self.bias == 0.0 and abs(float(self.weights.sum()) - 1.0) < _ROUNDING
 
     def predict(self, sequence: Floats) -> Floats:
         """The next value `(n,)` of each row of `sequence` `(n, length)`."""
@@ -51,6 +57,15 @@ def autoregression(train: Windows) -> LinearForecast:
     solution = np.linalg.lstsq(design, train.target - center, rcond=None)[0]
     weights: Floats = solution[:-1].astype(np.float64)
     return LinearForecast(f"ar{len(weights)}", weights, float(solution[-1] + center * (1 - weights.sum())))
+
+
+def centred_autoregression(train: Windows) -> LinearForecast:
+    """AR(10) whose weights sum to 1, without a constant: least squares around the mean of each window."""
+    middle = train.sequence.mean(axis=1)
+    around = train.sequence - middle[:, None]
+    solution = np.linalg.lstsq(around, train.target - middle, rcond=None)[0].astype(np.float64)
+    # the least-norm solution sums to 0: the mean of the window is what it adds to
+    return LinearForecast(f"centred ar{len(solution)}", solution + 1 / len(solution))
 
 
 def fit_baselines(train: Windows) -> tuple[LinearForecast, ...]:

@@ -37,6 +37,14 @@ def bootstrap_skill(
     return Skill(float(_skill(sums.sum(axis=0))), float(low), float(high))
 
 
+def standard_error(differences: NDArray[np.float64]) -> float:
+    """The standard error of the mean of `differences` `(n,)` in time order, from about sqrt(n) blocks of neighbours."""
+    length = max(1, round(len(differences) ** 0.5))
+    starts = np.arange(0, len(differences), length)
+    sums = np.add.reduceat(differences - differences.mean(), starts)
+    return float(np.sqrt((sums**2).sum()) / len(differences))
+
+
 def _skill(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     floored = np.maximum(totals, _FLOOR)
     return np.asarray(1.0 - floored[..., 0] / floored[..., 1])

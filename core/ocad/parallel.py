@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from ocad.errors import OcadError
@@ -19,7 +19,21 @@ def train_each(metrics: Sequence[str], arguments: Sequence[str]) -> list[dict[st
     A metric whose training failed answers `{"metric", "error": {"code", "message", "hint"}}`; the others go on.
     """
     with ThreadPoolExecutor(max_workers=max(1, min(len(metrics), usable_cores()))) as pool:
-        return list(pool.map(lambda metric: _train_one(metric, arguments), metrics))
+        trainings = [pool.submit(_train_one, metric, arguments) for metric in metrics]
+        try:
+            wait(trainings)
+        except KeyboardInterrupt:
+            # the terminal's Ctrl-C reached the running processes as well: each ends by saying how to resume it
+            pool.shutdown(cancel_futures=True)
+    return [
+        _interrupted(metric) if training.cancelled() else training.result()
+        for metric, training in zip(metrics, trainings, strict=True)
+    ]
+
+
+def _interrupted(metric: str) -> dict[str, Any]:
+    hint = "train it again"
+    return {"metric": metric, "error": {"code": "failed", "message": "interrupted before it began", "hint": hint}}
 
 
 def _train_one(metric: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import yaml
 
 from ocad.contexts import Export
 from ocad.errors import PluginError
+from ocad.evidence import usable_cores
 from ocad.host import Host
 
 from .conftest import HELLO, TIGHT, CommandLine
@@ -138,6 +141,31 @@ def test_one_of_several_metrics_fails_and_the_others_go_on(work: Path) -> None:
         "metric": "rtt",
         "error": {"code": "usage", "message": "data `link` has no metric `rtt`", "hint": "known: `udp_echo`"},
     }
+
+
+def test_an_interrupt_reaches_every_metric_and_names_what_is_kept(work: Path) -> None:
+    """Two trainings wait in their processes when the terminal sends its Ctrl-C to all of them."""
+    command = [sys.executable, "-m", "ocad", "train", "--plugin", "waits", "--metric", "a", "--metric", "b"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [*command, "--data", "link", "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while len(started := sorted(work.glob("runs/waits-*/*/started"))) < min(2, usable_cores()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    answer, _ = process.communicate()
+    results = json.loads(answer)["results"]
+    assert (process.returncode, [result["metric"] for result in results]) == (1, ["a", "b"])
+    for result, path in zip(results, started, strict=False):
+        run = path.parent.relative_to(work)
+        assert result["error"]["message"] == f"interrupted; `{run}` is kept"
+        assert result["error"]["hint"] == f"go on with `ocad train --resume {run}`"
 
 
 DISKS = {

@@ -15,7 +15,7 @@ from ocad.errors import OcadError, PluginError, UsageError
 from ocad.hookspecs import hookimpl
 from ocad.host import Host, Plugin
 
-FIXTURES = ("hello", "raises-in-hook", "raises-on-import", "wrong-api", "wrong-info", "wrong-type")
+FIXTURES = ("hello", "waits", "raises-in-hook", "raises-on-import", "wrong-api", "wrong-info", "wrong-type")
 DRAFT = VersionDraft("hello-rtt", "hello", "forecast", "rtt", {"mae": 1.0}, True, Path("run"))
 
 

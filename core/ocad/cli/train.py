@@ -64,6 +64,9 @@ def train(
     from ocad.runs import TrainRequest, read_run
 
     if len(metrics) > 1:
+        if resume or request["name"]:
+            option = "--resume" if resume else "--name"
+            raise UsageError(f"`{option}` stands for one model, not {len(metrics)}", "give one `--metric`")
         return _train_several(metrics)
     session = open_session(registry)
     if resume:

@@ -65,7 +65,7 @@ def now() -> str:
 
 def numbers(storage: Storage, name: str, alias: str) -> list[int]:
     """The numbers of an alias's entries, ascending; whatever else lies there is ignored."""
-    return sorted(filter(None, map(names.entry_number, storage.list(f"{name}/{ALIASES}/{alias}"))))
+    return sorted(filter(None, map(names.entry_number, storage.names(f"{name}/{ALIASES}/{alias}"))))
 
 
 def read_entry(storage: Storage, name: str, alias: str, number: int) -> AliasEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ocad_registry import names
@@ -59,6 +60,7 @@ class Catalogue:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._seen: dict[str, tuple[frozenset[str], list[str]]] = {}
         self._known: dict[str, tuple[Stamp, dict[str, Any]]] = {}
 
     def models(self) -> list[str]:
@@ -66,10 +68,17 @@ class Catalogue:
         listed = self._storage.list("").items()
         return sorted(name for name, kind in listed if kind == "folder" and names.is_model(name))
 
-    def taken(self, name: str) -> list[str]:
-        """Every version number of the model that can never be given again: living, broken, incomplete or deleted."""
-        numbers = {version for version in self._storage.list(name) if names.is_version(version)}
-        return [*(numbers | self._deleted(name))]
+    def next_version(self, name: str) -> str:
+        """The next minor after the highest number ever given: to a living, broken, incomplete or deleted version.
+
+        Looks closely only at names that it has not seen before, so that the cost of a publish hardly grows.
+        """
+        seen, highest = self._seen.get(name, (frozenset(), []))
+        listed = frozenset(chain(self._storage.names(name), self._deleted(name)))
+        fresh = [version for version in listed - seen if names.is_version(version)]
+        highest = sorted([*highest, *fresh], key=names.version_key)[-1:]
+        self._seen[name] = listed, highest
+        return names.check_version(names.next_minor(highest))
 
     def entries(self, models: Iterable[str]) -> list[Entry]:
         """The versions of `models`: newest first, then by name and highest version; broken ones last."""
@@ -130,5 +139,5 @@ class Catalogue:
         )
 
     def _deleted(self, name: str) -> set[str]:
-        files = self._storage.list(f"{name}/{DELETED}")
+        files = self._storage.names(f"{name}/{DELETED}")
         return {file[:-5] for file in files if file.endswith(".json") and names.is_version(file[:-5])}

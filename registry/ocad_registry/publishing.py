@@ -45,9 +45,9 @@ class Artifact:
 
 
 def publish(
-    storage: Storage, draft: Draft, artifacts: Sequence[Artifact], version: str | None, taken: Callable[[], list[str]]
+    storage: Storage, draft: Draft, artifacts: Sequence[Artifact], version: str | None, next_version: Callable[[], str]
 ) -> Version:
-    """Publishes `draft` as `version`, or as the next free one; `taken` lists the numbers that are given.
+    """Publishes `draft` as `version`, or as the next free one; which `next_version` names anew for each attempt.
 
     Raises `VersionExists`, `InvalidDraft`, `OSError`.
     """
@@ -56,7 +56,7 @@ def publish(
     try:
         stored = [(artifact, _add(staging, artifact)) for artifact in artifacts]
         while True:
-            number = version or names.check_version(names.next_minor(taken()))
+            number = version or next_version()
             manifest, data = _manifest(draft, number, stored)
             _check_onnx(staging, manifest, stored)
             sha256 = digests.digest(data)

@@ -8,7 +8,7 @@ Paths are relative to the root, joined by `/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -60,6 +60,10 @@ class Storage(Protocol):
 
     def list(self, folder: str) -> dict[str, Kind]:
         """What lies directly in `folder`; empty when there is no such folder."""
+        ...
+
+    def names(self, folder: str) -> Sequence[str]:
+        """The keys of `list`, in any order, for less."""
         ...
 
     def kind(self, path: str) -> Kind | None:

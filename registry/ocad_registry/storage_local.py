@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -49,6 +49,15 @@ class LocalStorage:
                 return {entry.name: _entry_kind(entry) for entry in entries}
         except FileNotFoundError:
             return {}
+
+    def names(self, folder: str) -> Sequence[str]:
+        """The names in `folder`."""
+        if folder and self.kind(folder) != "folder":
+            return ()
+        try:
+            return os.listdir(self._place(folder))  # noqa: PTH208
+        except FileNotFoundError:
+            return ()
 
     def kind(self, path: str) -> Kind | None:
         """What `path` is; a symlink anywhere on the way makes it a `link`."""

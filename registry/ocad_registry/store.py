@@ -77,7 +77,7 @@ class Registry:
         with self._failures(f"publishing `{draft.name}`", "nothing was published"):
             self._open()
             self._found()
-            return publish(self._storage, draft, artifacts, number, lambda: self._catalogue.taken(draft.name))
+            return publish(self._storage, draft, artifacts, number, lambda: self._catalogue.next_version(draft.name))
 
     def resolve(self, reference: str) -> Version:
         """The living version that `reference` names; its metadata is not read before it is asked for.

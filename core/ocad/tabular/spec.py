@@ -1,0 +1,225 @@
+"""The feature specification of a click log: which column is what, and which rows train, validate and test.
+
+A field of a configuration that names a column is checked against the data by `resolve`, which also fills in `auto`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ocad.config import Settings
+from ocad.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ocad.catalogue import DataSource
+
+AFTERMATH = ("true_probability", "conversion", "revenue", "paid_price")
+"""What the simulator writes beside the features: known only to it, or only after the click, so `auto` leaves it out."""
+
+
+class Label(Settings):
+    """The click: 0 or 1 as it stands, or made so by `positive` or `at_least`."""
+
+    column: str | None = None
+    """None: the label that the data's catalogue entry names, else `label`."""
+    at_least: float | None = None
+    """A click is a value of at least this: MovieLens' `rating >= 4`."""
+    positive: str | None = None
+    """A click is a value that equals this text: `yes`."""
+
+
+class Categorical(Settings):
+    """A column of text or whole numbers; each value gets a row of the embedding table."""
+
+    column: str
+    min_count: int = Field(default=1, ge=1)
+    """Values that fewer training rows have share the rare row with values that none has."""
+    max_values: int = Field(default=10_000, ge=1)
+    """With more values than this (after `min_count`) they are hashed into `buckets`."""
+    buckets: int = Field(default=10_000, ge=2)
+    share: str | None = None
+    """Another categorical column whose vocabulary and embedding this one uses."""
+    embedding: int | Literal["auto"] | None = None
+    """None: the model's size; `auto`: min(50, int(vocabulary ** 0.25))."""
+    separator: str = ""
+    """Text that parts several values in one cell, as `|` in `Comedy|Drama`."""
+    slots: int = Field(default=1, ge=1)
+    """With `separator`: how many of a cell's values are kept, each a field of its own that shares the vocabulary."""
+
+    @model_validator(mode="after")
+    def _slots_need_a_separator(self) -> Self:
+        if self.slots > 1 and not self.separator:
+            raise ValueError(f"`{self.column}` has several slots but no `separator`")
+        return self
+
+
+class Numeric(Settings):
+    """A column of numbers; a missing one becomes the training mean."""
+
+    column: str
+    transform: Literal["standard", "log", "quantile", "none"] = "standard"
+    """`standard`: mean 0, deviation 1; `log`: sign(x)·log(1+|x|) first; `quantile`: to a uniform distribution first."""
+    indicator: bool = False
+    """Adds the number 1 where the value is missing, else 0, as `NAME_missing`."""
+
+
+class Temporal(Settings):
+    """A column of times (UTC) and what is made of them.
+
+    `hour` and `weekday` (Monday = 0) are categorical. `recency` is log(1 + days before the newest training row), 0 after
+    it. `historical_ctr` is the smoothed click rate, at the row's hour of the day, of training rows in earlier hours.
+    """
+
+    column: str
+    parts: tuple[Literal["hour", "weekday", "recency", "historical_ctr"], ...] = ("hour", "weekday")
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Of times given as numbers, counted from 1970."""
+    smoothing: float = Field(default=100.0, gt=0)
+    """How many rows of the overall past rate the historical rate starts from."""
+
+
+class Join(Settings):
+    """Columns of another file of the data set, found by a key: `movies` on `movieId`."""
+
+    file: str
+    on: str
+    columns: tuple[str, ...] = ()
+    """Empty: every column but the key."""
+
+
+class Features(Settings):
+    """What each column of a click log is; a column that is not named is not used, unless `auto`."""
+
+    label: Label = Label()
+    categorical: tuple[Categorical, ...] = ()
+    numeric: tuple[Numeric, ...] = ()
+    temporal: tuple[Temporal, ...] = ()
+    drop: tuple[str, ...] = ()
+    """Columns that `auto` must not use, such as one that leaks the label."""
+    auto: bool = False
+    """Text and whole numbers that nothing else names become categorical, fractions numeric."""
+    joins: tuple[Join, ...] = ()
+    group: str | None = None
+    """Whose rows are ranked together (GAUC, NDCG): usually the user."""
+    weight: str | None = None
+    price: str | None = None
+    time: str | None = None
+    """The time of the row, for `split.kind: time`."""
+    truth: str | None = None
+    """The known probability of a simulated log; measured against, never a feature."""
+
+
+class Split(Settings):
+    """Which rows train, validate and test. A file given for a part (`data.test`) is that part; the rest is divided."""
+
+    kind: Literal["given", "random", "time", "group"] = "random"
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    test: float = Field(default=0.1, ge=0, lt=1)
+    column: str | None = None
+    """`given`: holds `train`, `validation`, `test`; `time` and `group`: the column, else `features.time` or `.group`."""
+
+    @model_validator(mode="after")
+    def _training_rows_remain(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("`validation` and `test` leave no training rows")
+        return self
+
+
+class DataSettings(Settings):
+    """Further files of the data, and how much damage a text file may have."""
+
+    validation: Path | None = None
+    test: Path | None = None
+    max_bad_lines: int = Field(default=0, ge=0)
+    """Lines of a text log that may fail to parse; they are left out and counted."""
+
+
+def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Features:
+    """`features` with label and `auto` filled in; raises `DataError` naming the nearest column for an unknown one."""
+    label = features.label.column or source.label or "label"
+    features = features.model_copy(update={"label": features.label.model_copy(update={"column": label})})
+    if label not in schema.names:
+        raise DataError(f"data `{source.name}` has no label column `{label}`", nearest(label, schema.names))
+    for place, column in _named(features, split):
+        if column not in schema.names:
+            raise DataError(
+                f"`{place}` names the column `{column}`, which data `{source.name}` does not have",
+                nearest(column, schema.names),
+            )
+    _check_shares(features)
+    if features.auto:
+        features = _with_automatic(features, split, schema)
+    if not (features.categorical or features.numeric or features.temporal):
+        raise DataError(f"no feature of data `{source.name}` is named", "name some, or set `features.auto=true`")
+    return features
+
+
+def used_columns(features: Features, split: Split) -> list[str]:
+    """Every column that a resolved specification reads, each once."""
+    assert features.label.column
+    return list(dict.fromkeys([features.label.column, *(column for place, column in _named(features, split, False))]))
+
+
+def split_column(features: Features, split: Split) -> str | None:
+    """The column that decides a row's part, if one does."""
+    return split.column or {"time": features.time, "group": features.group}.get(split.kind)
+
+
+def _named(features: Features, split: Split, dropped: bool = True) -> list[tuple[str, str]]:
+    """Where a column is named, and its name."""
+    parts = {
+        "categorical": [item.column for item in features.categorical],
+        "numeric": [item.column for item in features.numeric],
+        "temporal": [item.column for item in features.temporal],
+        "drop": features.drop if dropped else (),
+    }
+    named = [(f"features.{part}", column) for part, columns in parts.items() for column in columns]
+    single = ("group", "weight", "price", "time", "truth")
+    named += [(f"features.{role}", getattr(features, role)) for role in single if getattr(features, role)]
+    return [*named, ("split.column", split.column)] if split.column else named
+
+
+def _check_shares(features: Features) -> None:
+    columns = {item.column: item for item in features.categorical}
+    for item in features.categorical:
+        if item.share is None:
+            continue
+        if item.share not in columns:
+            raise DataError(
+                f"`{item.column}` shares the vocabulary of `{item.share}`, which is not categorical",
+                nearest(item.share, columns),
+            )
+        if columns[item.share].share:
+            raise DataError(
+                f"`{item.column}` shares the vocabulary of `{item.share}`, which shares another's",
+                f"share `{columns[item.share].share}`",
+            )
+
+
+def _with_automatic(features: Features, split: Split, schema: pa.Schema) -> Features:
+    """Every column that nothing names, by its type; times and nested values are left out."""
+    from pyarrow import types
+
+    taken = {features.label.column, *AFTERMATH, *(column for _, column in _named(features, split))}
+    free = [field for field in schema if field.name not in taken]
+    words = [field.name for field in free if _is_category(field.type)]
+    numbers = [field.name for field in free if types.is_floating(field.type) or types.is_decimal(field.type)]
+    return features.model_copy(
+        update={
+            "categorical": (*features.categorical, *(Categorical(column=name) for name in words)),
+            "numeric": (*features.numeric, *(Numeric(column=name) for name in numbers)),
+        }
+    )
+
+
+def _is_category(kind: pa.DataType) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(check(kind) for check in (types.is_integer, types.is_boolean, types.is_string, types.is_large_string))

@@ -1,0 +1,144 @@
+"""iPinYou logs as `make-ipinyou-data` writes them (Zhang et al. 2014): `click price 0:1 29:1 … ` a line, one-hot features.
+
+A feature's column and value stand in the campaign's `featindex.txt` (`8:115.45.195.*⇥29`). Without that file features
+are told apart by their place in the line, and their values are the indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ocad.errors import DataError
+from ocad.tabular.text import LineCheck, line_blocks
+
+LABEL, PRICE, TAGS = "click", "price", "usertag"
+TRAIN_FILE, TEST_FILE, INDEX_FILE = "train.yzx.txt", "test.yzx.txt", "featindex.txt"
+COLUMNS = {
+    "weekday": 1,
+    "hour": 2,
+    "IP": 8,
+    "region": 9,
+    "city": 10,
+    "adexchange": 11,
+    "domain": 12,
+    "slotid": 15,
+    "slotwidth": 16,
+    "slotheight": 17,
+    "slotvisibility": 18,
+    "slotformat": 19,
+    "creative": 21,
+    "advertiser": 25,
+    "useragent": 7,
+    "slotprice": 20,
+    TAGS: 26,
+}
+"""The columns in the order of a line (after `truncate`), with their numbers in `train.log.txt` and `featindex.txt`."""
+TAG_SEPARATOR = ","
+LINE = r"^[01] -?\d+(\.\d+)?( \d{1,9}:1)+\s*$"
+SCHEMA = pa.schema(
+    [(LABEL, pa.int64()), (PRICE, pa.float64()), *((name, pa.string()) for name in COLUMNS)]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FeatureIndex:
+    """For each index its column (a position in `COLUMNS`, -1 for none) and its value."""
+
+    columns: NDArray[np.int64]
+    values: pa.Array
+
+    @classmethod
+    def read(cls, path: Path) -> FeatureIndex:
+        """`featindex.txt`; raises `DataError` naming a line that does not parse."""
+        numbers = {column: position for position, column in enumerate(COLUMNS.values())}
+        columns: dict[int, int] = {}
+        values: dict[int, str] = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            feature, tab, index = line.rpartition("\t")
+            column, colon, value = feature.partition(":")
+            if not tab or not index.isdecimal() or (colon and not column.isdecimal()):
+                raise DataError(f"line {number} of `{path}` does not parse: `{line[:60]}`", "write it again")
+            columns[int(index)] = numbers.get(int(column), -1) if colon else -1
+            values[int(index)] = value
+        size = max(columns, default=-1) + 1
+        placed = np.array([columns.get(index, -2) for index in range(size)], np.int64)
+        return cls(placed, pa.array([values.get(index, "") for index in range(size)], pa.string()))
+
+    @property
+    def size(self) -> int:
+        """One more than the highest index."""
+        return len(self.columns)
+
+
+class YzxFile:
+    """A `.yzx` file, read in blocks; `check` counts lines that do not parse or name an unknown index."""
+
+    def __init__(self, path: Path, max_bad_lines: int = 0) -> None:
+        self.path = path
+        self.check = LineCheck(path, LINE, max_bad_lines)
+        index = path.with_name(INDEX_FILE)
+        self.index = FeatureIndex.read(index) if index.is_file() else None
+        self.schema: pa.Schema = SCHEMA
+        self.rows: int | None = None
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows: `click`, `price`, one text column for each of `COLUMNS`, several tags joined with commas."""
+        self.check.restart()
+        for number, block in line_blocks(self.path):
+            lines, numbers = self.check.keep(number, block)
+            if len(lines):
+                yield self._table(lines, numbers)
+        self.check.tell()
+
+    def _table(self, lines: pa.Array, numbers: NDArray[np.int64]) -> pa.Table:
+        tokens = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(lines))
+        lengths = pc.list_value_length(tokens).to_numpy() - 2
+        flat, starts = tokens.flatten(), tokens.offsets.to_numpy()[:-1]
+        is_feature = np.ones(len(flat), bool)
+        is_feature[starts] = is_feature[starts + 1] = False
+        ones = flat.filter(pa.array(is_feature))
+        indexes = pc.utf8_slice_codeunits(ones, 0, -2).cast(pa.int64()).to_numpy()
+        row = np.repeat(np.arange(len(lines)), lengths)
+        if self.index is not None:
+            unknown = indexes >= self.index.size
+            if unknown.any():
+                wrong = np.zeros(len(lines), bool)
+                wrong[row[unknown]] = True
+                self.check.reject(lines, numbers, wrong)
+                return self._table(lines.filter(pa.array(~wrong)), numbers[~wrong])
+        label = flat.take(pa.array(starts)).cast(pa.int64())
+        price = flat.take(pa.array(starts + 1)).cast(pa.float64())
+        place = np.arange(len(indexes)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        column = np.minimum(place - 1, len(COLUMNS) - 1) if self.index is None else self.index.columns[indexes]
+        columns = [
+            self._column(position, name, column, indexes, row, len(lines)) for position, name in enumerate(COLUMNS)
+        ]
+        return pa.Table.from_arrays([label, price, *columns], schema=SCHEMA)
+
+    def _column(
+        self,
+        position: int,
+        name: str,
+        column: NDArray[np.int64],
+        indexes: NDArray[np.int64],
+        row: NDArray[np.int64],
+        rows: int,
+    ) -> pa.Array:
+        """The values of one column; a row without one is missing it."""
+        mine = column == position
+        values = pa.array(indexes[mine])
+        values = values.cast(pa.string()) if self.index is None else self.index.values.take(values)
+        owner = row[mine]
+        if name != TAGS:
+            chosen = np.full(rows, -1, np.int64)
+            chosen[owner] = np.arange(len(owner))
+            return values.take(pa.array(chosen, mask=chosen < 0))
+        offsets = np.append(0, np.cumsum(np.bincount(owner, minlength=rows))).astype(np.int32)
+        return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), values), TAG_SEPARATOR)

@@ -23,6 +23,9 @@ def run() -> int:
     except click.exceptions.Abort:
         fail("interrupted", "interrupted", "")
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ocad"
         fail("usage", _sentence(error.format_message()), f"see `{command} --help`")

@@ -49,6 +49,13 @@ def test_train_answers_with_the_version_and_its_evidence(ocad: CommandLine, work
     assert answer_of(ocad, "registry", "show", "hello-udp_echo@canary")["version"] == "3.0.0"
 
 
+@pytest.mark.parametrize("group", [(), ("registry",), ("plugins",), ("data",)])
+def test_a_group_alone_shows_its_help(ocad: CommandLine, group: tuple[str, ...]) -> None:
+    answer = ocad(*group)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == ocad(*group, "--help").out
+
+
 def test_train_tells_a_person_what_to_do_next(ocad: CommandLine) -> None:
     answer = ocad(*HELLO)
     lines = answer.out.splitlines()

@@ -11,7 +11,9 @@ use semver::Version;
 use super::served::{Factory, Model};
 use crate::error::{Error, Result};
 use crate::registry::digest::Verdicts;
-use crate::registry::index::{Index, Listed, Record};
+use crate::registry::index::{Index, Record, Target};
+use crate::registry::names::{self, Selector};
+use crate::registry::refusal::{Kind, Read, Refusal};
 use crate::registry::store::Store;
 use crate::registry::verify::verify;
 
@@ -19,18 +21,17 @@ use crate::registry::verify::verify;
 const SESSION_BYTES: u64 = 4 << 20;
 
 /// One model as it is served now.
-#[derive(Default)]
 pub struct Entry {
     /// What the registry holds of it.
     pub index: Index,
-    /// The version that the plain name means in the registry.
-    pub wanted: Option<Version>,
+    /// What the plain name means in the registry.
+    pub wanted: Read<Target>,
     /// The version that answers the plain name.
     pub current: Option<Arc<Model>>,
     /// Why `current` is not `wanted`.
     pub failure: Option<String>,
     /// Where aliases lead: as in the registry, but never to a version that failed while another was in use.
-    pub aliases: BTreeMap<String, Version>,
+    pub aliases: BTreeMap<String, Target>,
     /// Whether an operator has unloaded it.
     pub unloaded: bool,
 }
@@ -59,6 +60,7 @@ pub struct Catalog {
     loading: Mutex<()>,
     pub(super) refreshing: Mutex<HashSet<String>>,
     pub(super) required: Mutex<Option<HashSet<String>>>,
+    pub(super) refused: Mutex<Option<Refusal>>,
     pub(super) draining: AtomicBool,
     clock: AtomicU64,
 }
@@ -81,6 +83,7 @@ impl Catalog {
             loading: Mutex::default(),
             refreshing: Mutex::default(),
             required: Mutex::default(),
+            refused: Mutex::default(),
             draining: AtomicBool::new(false),
             clock: AtomicU64::new(0),
         }
@@ -131,14 +134,11 @@ impl Catalog {
         let Some(selector) = selector else {
             return entry.current.clone().map(Found::Loaded).ok_or_else(|| entry.absent(name));
         };
-        let version = match entry.aliases.get(selector) {
-            Some(version) => version.clone(),
-            None => entry.index.select(name, selector)?,
-        };
-        if let Some(current) = entry.current.as_ref().filter(|current| current.version == version) {
+        let target = entry.select(selector).map_err(|refusal| explained(name, &refusal))?;
+        if let Some(current) = entry.current.as_ref().filter(|current| current.is(&target)) {
             return Ok(Found::Loaded(Arc::clone(current)));
         }
-        let record = entry.record(name, &version)?;
+        let record = entry.record(name, &target)?;
         let loaded = self.loaded(&record);
         Ok(loaded.map_or(Found::Listed(record), Found::Loaded))
     }
@@ -224,33 +224,60 @@ fn unknown(snapshot: &Snapshot, name: &str) -> Error {
     ))
 }
 
-impl Entry {
-    /// The record of `version` if it can be read and has a graph to serve.
-    pub fn record(&self, name: &str, version: &Version) -> Result<Arc<Record>> {
-        match self.index.versions.get(version) {
-            Some(Listed::Readable(record)) if record.metadata.onnx().is_some() => Ok(Arc::clone(record)),
-            Some(Listed::Readable(record)) => Err(Error::NotFound(format!(
-                "`{name}@{version}` has no ONNX graph to serve: its task is `{}`, which `ocad` runs itself",
-                record.metadata.task
-            ))),
-            Some(Listed::Broken(refusal)) => {
-                Err(Error::Unavailable(format!("`{name}@{version}` cannot be read: {refusal}")))
-            }
-            None => Err(Error::NotFound(format!("there is no `{name}@{version}`"))),
+/// What a refusal means for a request.
+fn explained(name: &str, refusal: &Refusal) -> Error {
+    match refusal.kind {
+        Kind::NotFound | Kind::InvalidName => Error::NotFound(format!("model `{name}`: {}", refusal.detail)),
+        _ => Error::Unavailable(format!("model `{name}` cannot be served: {refusal}")),
+    }
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            index: Index::default(),
+            wanted: Err(Refusal::new(Kind::NotFound, "it has no version")),
+            current: None,
+            failure: None,
+            aliases: BTreeMap::new(),
+            unloaded: false,
         }
+    }
+}
+
+impl Entry {
+    /// Where `text`, a version or an alias, leads as it is served.
+    fn select(&self, text: &str) -> Read<Target> {
+        let selector = names::selector(text)
+            .ok_or_else(|| Refusal::new(Kind::InvalidName, format!("`{text}` is no version and no alias")))?;
+        match &selector {
+            Selector::Alias(alias) => match self.aliases.get(alias) {
+                Some(target) => Ok(target.clone()),
+                None => self.index.resolve(Some(&selector)),
+            },
+            Selector::Version(_) => self.index.resolve(Some(&selector)),
+        }
+    }
+
+    /// The record that `target` leads to, if it can be read and has a graph to serve.
+    pub fn record(&self, name: &str, target: &Target) -> Result<Arc<Record>> {
+        let record = self.index.record(target).map_err(|refusal| explained(name, &refusal))?;
+        if record.metadata.onnx().is_none() {
+            return Err(Error::NotFound(format!(
+                "`{name}@{}` has no ONNX graph to serve: its task is `{}`, which `ocad` runs itself",
+                record.version, record.metadata.task
+            )));
+        }
+        Ok(record)
     }
 
     /// Why the plain name has no answer.
     fn absent(&self, name: &str) -> Error {
-        match (&self.failure, &self.wanted) {
-            (Some(failure), _) => Error::Unavailable(format!("model `{name}` cannot be served: {failure}")),
-            (None, Some(version)) => match self.record(name, version) {
-                Ok(_) => Error::Unavailable(format!("model `{name}` is being loaded: ask again")),
-                Err(error) => error,
-            },
-            (None, None) => Error::NotFound(format!(
-                "model `{name}` has no version that passed its gates: promote one, or ask for a version by its number"
-            )),
-        }
+        let reason = match (&self.failure, &self.wanted) {
+            (Some(failure), _) => return Error::Unavailable(format!("model `{name}` cannot be served: {failure}")),
+            (None, Err(refusal)) => return explained(name, refusal),
+            (None, Ok(target)) => self.record(name, target),
+        };
+        reason.err().unwrap_or_else(|| Error::Unavailable(format!("model `{name}` is being loaded: ask again")))
     }
 }

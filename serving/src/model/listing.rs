@@ -12,9 +12,9 @@ pub struct Line {
     pub name: String,
     /// The version.
     pub version: String,
-    /// `READY` when it answers now, `AVAILABLE` when it is loaded on demand, `UNAVAILABLE` when it cannot be.
+    /// `READY` when it answers, `UNAVAILABLE` when it cannot.
     pub state: &'static str,
-    /// Why it is unavailable.
+    /// Why it is unavailable, or that its first request loads it.
     pub reason: String,
 }
 
@@ -35,12 +35,15 @@ impl Catalog {
             Listed::Readable(record) if record.metadata.onnx().is_none() => None,
             Listed::Readable(record) => {
                 let current = entry.current.as_ref().is_some_and(|model| model.version == *version);
-                let failure = entry.failure.as_ref().filter(|_| entry.wanted.as_ref() == Some(version));
+                let failure = entry
+                    .failure
+                    .as_ref()
+                    .filter(|_| entry.wanted.as_ref().is_ok_and(|target| target.version == *version));
                 let state = match (entry.unloaded, failure) {
                     (true, _) => ("UNAVAILABLE", "unloaded".to_owned()),
                     (_, Some(failure)) => ("UNAVAILABLE", failure.clone()),
                     _ if current || self.loaded(record).is_some() => ("READY", String::new()),
-                    _ => ("AVAILABLE", String::new()),
+                    _ => ("READY", "loaded by its first request".to_owned()),
                 };
                 Some(line(version.to_string(), state))
             }

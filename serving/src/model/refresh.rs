@@ -10,8 +10,9 @@ use semver::Version;
 use super::catalog::{Catalog, Entry, locked};
 use super::served::Model;
 use crate::error::{Error, Result};
-use crate::registry::index::{Index, Listed};
+use crate::registry::index::{self, Index, Listed, Target};
 use crate::registry::names;
+use crate::registry::refusal::Kind as Verdict;
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
 
@@ -73,6 +74,12 @@ impl Catalog {
 
     /// Reads the whole registry again and brings every model up to it.
     pub fn refresh(&self) {
+        let opened = index::open(&*self.store);
+        locked(&self.refused).clone_from(&opened.as_ref().err().cloned());
+        if let Err(refusal) = opened {
+            tracing::error!(%refusal, "the registry cannot be read, so everything stays as it was");
+            return;
+        }
         let names = self.names();
         for gone in self.snapshot().models.keys().filter(|name| !names.contains(name)) {
             tracing::info!(model = gone, "the model is gone from the registry");
@@ -107,7 +114,7 @@ impl Catalog {
     }
 
     fn update(&self, name: &str, before: &Entry, index: Index) -> Entry {
-        let wanted = index.plain().cloned();
+        let wanted = index.resolve(None);
         let mut entry = Entry { wanted, unloaded: before.unloaded, index, ..Entry::default() };
         if entry.unloaded {
             return entry;
@@ -125,12 +132,17 @@ impl Catalog {
     /// The version to answer the plain name by, and why it is not the wanted one.
     fn choose(&self, name: &str, before: &Entry, entry: &Entry) -> (Option<Arc<Model>>, Option<String>) {
         let alive = |model: &Arc<Model>| entry.index.versions.contains_key(&model.version);
-        let Some(wanted) = &entry.wanted else { return (None, None) };
-        let record = match entry.record(name, wanted) {
+        let kept = || before.current.clone().filter(alive);
+        let target = match &entry.wanted {
+            Ok(target) => target,
+            Err(refusal) if refusal.kind == Verdict::NotFound => return (None, None),
+            Err(refusal) => return (kept(), Some(refusal.to_string())),
+        };
+        let record = match entry.record(name, target) {
             Ok(record) => record,
             // no graph to serve: not a failure, and nothing to fall back to
             Err(Error::NotFound(_)) => return (None, None),
-            Err(cause) => return (before.current.clone().filter(alive), Some(cause.to_string())),
+            Err(cause) => return (kept(), Some(cause.to_string())),
         };
         if let Some(current) =
             before.current.as_ref().filter(|model| model.version == record.version && model.digest == record.digest)
@@ -139,21 +151,29 @@ impl Catalog {
         }
         match self.load(&record) {
             Ok(model) => (Some(model), None),
-            Err(cause) => (before.current.clone().filter(alive), Some(cause.to_string())),
+            Err(cause) => (kept(), Some(cause.to_string())),
         }
     }
 
     /// Where the aliases lead: one whose old target is in use switches only once its new target is loaded.
-    fn lead(&self, name: &str, before: &Entry, entry: &Entry) -> BTreeMap<String, Version> {
+    fn lead(&self, name: &str, before: &Entry, entry: &Entry) -> BTreeMap<String, Target> {
         let in_use =
-            |version: &Version| entry.record(name, version).ok().and_then(|record| self.loaded(&record)).is_some();
-        let mut aliases = entry.index.aliases.clone();
-        for (alias, target) in &mut aliases {
-            let Some(old) = before.aliases.get(alias).filter(|old| *old != target && in_use(old)) else { continue };
-            let loaded = entry.record(name, target).and_then(|record| self.load(&record));
-            if let Err(cause) = loaded {
-                tracing::error!(model = name, alias, serving = %old, %cause, "the alias stays where it was");
-                target.clone_from(old);
+            |target: &Target| entry.record(name, target).ok().and_then(|record| self.loaded(&record)).is_some();
+        let mut aliases = BTreeMap::new();
+        for (alias, target) in &entry.index.aliases {
+            let old = before.aliases.get(alias).filter(|old| target.as_ref() != Ok(*old) && in_use(old));
+            match (target, old) {
+                (Ok(target), None) => drop(aliases.insert(alias.clone(), target.clone())),
+                (Err(_), None) => {}
+                (target, Some(old)) => {
+                    let loaded = target.clone().map_err(|refusal| Error::Unavailable(refusal.to_string()));
+                    let loaded = loaded.and_then(|target| self.load(&*entry.record(name, &target)?).map(|_| target));
+                    let target = loaded.unwrap_or_else(|cause| {
+                        tracing::error!(model = name, alias, serving = %old.version, %cause, "the alias stays where it was");
+                        old.clone()
+                    });
+                    aliases.insert(alias.clone(), target);
+                }
             }
         }
         aliases
@@ -204,6 +224,8 @@ impl Catalog {
     pub fn readiness(&self) -> Readiness {
         let required = locked(&self.required).clone();
         let mut problems = BTreeMap::new();
+        problems
+            .extend(locked(&self.refused).as_ref().map(|refusal| ("registry.json".to_owned(), refusal.to_string())));
         let mut ready = required.is_some() && !self.draining.load(Ordering::Relaxed);
         for (name, entry) in &self.snapshot().models {
             if let Some(failure) = &entry.failure {

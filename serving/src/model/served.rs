@@ -1,9 +1,10 @@
 //! A loaded version: its sessions on their threads, and the one way to ask it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use semver::Version;
 use tokio::sync::oneshot;
@@ -11,12 +12,12 @@ use tokio::sync::oneshot;
 use super::queue::{Answer, Job, Limits, Queue};
 use super::session::{Graph, Runtime};
 use super::signature::{Port, Signature};
-use super::tensor::{Data, DataType, Tensor, volume};
+use super::tensor::{Data, Tensor, volume};
 use super::worker::{Dispatch, Worker};
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, ModelMetrics};
-use crate::registry::format::{PortEntry, Ports};
-use crate::registry::index::Record;
+use crate::registry::index::{Record, Target};
+use crate::registry::manifest::{PortEntry, Ports};
 use crate::registry::verify::Verified;
 
 /// What every model is loaded with.
@@ -61,8 +62,15 @@ pub struct Model {
 impl Model {
     /// Builds the sessions of `record`, checks them against its signature, warms them and starts their threads.
     pub fn load(record: &Record, verified: &Verified, factory: &Factory) -> Result<Self> {
-        let mut graph = Graph::load(&factory.runtime, &verified.onnx)?;
-        let signature = agree(graph.signature()?, &record.metadata.signature)?;
+        let onnx = verified
+            .onnx
+            .as_deref()
+            .ok_or_else(|| Error::Internal("a version without a graph was to be loaded".into()))?;
+        let mut graph = Graph::load(&factory.runtime, onnx)?;
+        let signature = match &record.metadata.signature {
+            Some(promised) => agree(graph.signature()?, promised)?,
+            None => graph.signature()?,
+        };
         let by_row = warm(&mut graph, &signature)?;
         let batchable = by_row && !verified.batch_dependent && factory.limits.rows > 1;
         let queue = Arc::new(Queue::new(Limits { batchable, ..factory.limits }, factory.threads));
@@ -80,17 +88,17 @@ impl Model {
             queue,
             used: AtomicU64::new(0),
         };
-        model.start(graph, verified, factory)?;
+        model.start(graph, onnx, factory)?;
         Ok(model)
     }
 
     /// Starts the first thread with `graph`; each of the others builds its own session, so that nobody waits for it.
-    fn start(&self, graph: Graph, verified: &Verified, factory: &Factory) -> Result<()> {
+    fn start(&self, graph: Graph, onnx: &Path, factory: &Factory) -> Result<()> {
         let mut first = Some(graph);
         for index in 0..factory.threads {
             let (queue, dispatch, metrics) = (Arc::clone(&self.queue), factory.dispatch.clone(), self.metrics.clone());
             let (graph, runtime, path, signature) =
-                (first.take(), factory.runtime.clone(), verified.onnx.clone(), self.signature.clone());
+                (first.take(), factory.runtime.clone(), onnx.to_owned(), self.signature.clone());
             let body = move || {
                 let graph = graph.map_or_else(|| helper(&runtime, &path, &signature), Ok);
                 match graph {
@@ -104,6 +112,12 @@ impl Model {
                 .map_err(|cause| Error::Internal(format!("a thread cannot be started: {cause}")))?;
         }
         Ok(())
+    }
+
+    /// Whether this is the version that `target` leads to.
+    #[must_use]
+    pub fn is(&self, target: &Target) -> bool {
+        self.version == target.version && target.pinned.as_ref().is_none_or(|pinned| *pinned == self.digest)
     }
 
     /// An error when the queue is full already, which saves reading the request.
@@ -146,7 +160,7 @@ impl Drop for Model {
     }
 }
 
-fn helper(runtime: &Runtime, path: &std::path::Path, signature: &Signature) -> Result<Graph> {
+fn helper(runtime: &Runtime, path: &Path, signature: &Signature) -> Result<Graph> {
     let mut graph = Graph::load(runtime, path)?;
     warm(&mut graph, signature)?;
     Ok(graph)
@@ -180,7 +194,7 @@ fn agree_ports(graph: Vec<Port>, promised: &[PortEntry], what: &str) -> Result<V
 }
 
 fn agree_port(mut port: Port, promised: &PortEntry, what: &str) -> Result<Port> {
-    let fits = DataType::parse(&promised.dtype)? == port.datatype
+    let fits = promised.datatype == port.datatype
         && promised.shape.len() == port.shape.len()
         && promised.shape.iter().zip(&port.shape).all(|(a, b)| a == b || *a < 0 || *b < 0);
     if !fits {
@@ -189,7 +203,7 @@ fn agree_port(mut port: Port, promised: &PortEntry, what: &str) -> Result<Port> 
             port.name,
             port.datatype.name(),
             port.shape,
-            promised.dtype,
+            promised.datatype.name(),
             promised.shape
         )));
     }
@@ -229,6 +243,3 @@ fn run_zeros(graph: &mut Graph, signature: &Signature, rows: i64) -> Result<Vec<
             Error::Unavailable(format!("the graph does not run: {}", cause.cause().unwrap_or(&cause.to_string())))
         })
 }
-
-/// How long a request waits at most when neither it nor the operator says.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);

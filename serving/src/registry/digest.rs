@@ -44,8 +44,8 @@ pub struct Facts {
     pub size: u64,
     /// The sha256, in lower-case hexadecimal.
     pub sha256: String,
-    /// What an ONNX file refers to; `None` for other files, and for one that cannot be decoded.
-    pub references: Option<(Vec<String>, bool)>,
+    /// What an ONNX file refers to, or why it does not parse; `None` for other files.
+    pub references: Option<Result<References, String>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -116,13 +116,8 @@ fn write_whole(path: &Path, known: &HashMap<PathBuf, Remembered>) -> io::Result<
 fn compute(path: &Path, is_onnx: bool) -> io::Result<Facts> {
     if is_onnx {
         let bytes = fs::read(path)?;
-        let references = onnx::references(&bytes).ok();
-        return Ok(Facts {
-            size: bytes.len() as u64,
-            sha256: sha256(&bytes),
-            references: references
-                .map(|References { locations, batch_dependent }| (locations.into_iter().collect(), batch_dependent)),
-        });
+        let references = Some(onnx::references(&bytes).map_err(ToOwned::to_owned));
+        return Ok(Facts { size: bytes.len() as u64, sha256: sha256(&bytes), references });
     }
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();

@@ -1,15 +1,17 @@
-//! What a registry holds: the versions and aliases of each model, and how names resolve.
+//! What a registry holds: the versions and aliases of each model, and how references resolve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use semver::Version;
 
 use super::digest::sha256;
-use super::format::{AliasEntry, JSON_LIMIT, Metadata, Refusal};
-use super::names;
-use super::store::{Kind, Store};
-use crate::error::{Error, Result};
+use super::fields::{boolean, is_digest, nullable, one_of, text};
+use super::manifest::{DOCUMENT_LIMIT, FORMAT, METADATA_LIMIT, Manifest};
+use super::names::{self, Selector};
+use super::refusal::{Kind, Read, Refusal};
+use super::store::{Kind as FileKind, Store};
+use super::strict::{self, Json, Object};
 
 /// The alias that a plain name means, where it is set.
 pub const PRODUCTION: &str = "production";
@@ -22,14 +24,14 @@ pub struct Record {
     /// The version.
     pub version: Version,
     /// Its metadata.
-    pub metadata: Metadata,
+    pub metadata: Manifest,
     /// The sha256 of `metadata.json`.
     pub digest: String,
     /// Its folder, relative to the registry.
     pub folder: String,
 }
 
-/// A listed version.
+/// A live version.
 #[derive(Debug, Clone)]
 pub enum Listed {
     /// It can be read.
@@ -38,121 +40,196 @@ pub enum Listed {
     Broken(Refusal),
 }
 
+/// Where an alias or a reference leads: a version, and the digest that an alias entry holds for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The version.
+    pub version: Version,
+    /// The sha256 that its `metadata.json` must have.
+    pub pinned: Option<String>,
+}
+
 /// One model.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Its live versions.
     pub versions: BTreeMap<Version, Listed>,
-    /// Where its aliases point.
-    pub aliases: BTreeMap<String, Version>,
+    /// Its aliases that are set, or cannot be read.
+    pub aliases: BTreeMap<String, Read<Target>>,
+    /// Whether its folder is a symbolic link, which is not followed.
+    pub linked: bool,
+}
+
+/// Refuses a registry of a newer format, or of none, before anything in it is believed.
+pub fn open(store: &dyn Store) -> Read<()> {
+    if store.kind("registry.json")?.is_none() {
+        return Ok(());
+    }
+    let document = strict::parse(&store.read("registry.json", DOCUMENT_LIMIT)?)?;
+    match document.get("format") {
+        Some(Json::Integer(found)) if *found > FORMAT => Err(Refusal::new(
+            Kind::NewerFormat,
+            format!("the registry's format {found} is newer than {FORMAT}: update the server"),
+        )),
+        Some(Json::Integer(FORMAT)) => Ok(()),
+        _ => Err(Refusal::new(Kind::BadRegistry, "`registry.json` names no format")),
+    }
 }
 
 impl Index {
     /// Reads model `name` from `store`. Versions that were read before are taken from `before`: they never change.
-    pub fn read(store: &dyn Store, name: &str, before: Option<&Self>) -> std::io::Result<Self> {
-        let deleted = store.list(&format!("{name}/deleted"))?;
-        let is_deleted = |version: &str| deleted.iter().any(|entry| entry.name.strip_suffix(".json") == Some(version));
-        let mut index = Self::default();
-        for entry in store.list(name)? {
-            let Some(version) = names::version(&entry.name).filter(|_| entry.kind == Kind::Folder) else { continue };
-            if is_deleted(&entry.name) {
+    pub fn read(store: &dyn Store, name: &str, before: Option<&Self>) -> Read<Self> {
+        let listed = store.list(name)?;
+        let deleted: HashSet<String> = store
+            .list(&format!("{name}/deleted"))?
+            .into_iter()
+            .filter_map(|entry| Some(entry.name.strip_suffix(".json")?.to_owned()))
+            .collect();
+        let mut index = Self { linked: store.kind(name)? == Some(FileKind::Link), ..Self::default() };
+        for entry in listed {
+            let Some(version) = names::version(&entry.name).filter(|_| !deleted.contains(&entry.name)) else {
                 continue;
-            }
-            let known = before.and_then(|before| before.versions.get(&version));
-            let listed = match known {
-                Some(Listed::Readable(record)) => Some(Listed::Readable(Arc::clone(record))),
-                _ => read_version(store, name, &version),
             };
-            if let Some(listed) = listed {
-                index.versions.insert(version, listed);
-            }
+            let known = before.and_then(|before| before.versions.get(&version));
+            let found = match (known, entry.kind) {
+                (Some(Listed::Readable(record)), FileKind::Folder) => Some(Listed::Readable(Arc::clone(record))),
+                (_, FileKind::Folder) => read_version(store, name, &version),
+                (_, FileKind::Link) => Some(Listed::Broken(Refusal::new(Kind::Symlink, "the version is a symlink"))),
+                _ => None,
+            };
+            index.versions.extend(found.map(|found| (version, found)));
         }
         for entry in store.list(&format!("{name}/aliases"))? {
-            if names::is_alias(&entry.name)
-                && let Some(version) = read_alias(store, &format!("{name}/aliases/{}", entry.name), &index)?
-            {
-                index.aliases.insert(entry.name, version);
+            if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
+                let target = read_alias(store, &format!("{name}/aliases/{}", entry.name), &deleted).transpose();
+                index.aliases.extend(target.map(|target| (entry.name, target)));
             }
         }
         Ok(index)
     }
 
-    /// The version that the plain name means: the alias `production`, else the highest release that passed.
-    #[must_use]
-    pub fn plain(&self) -> Option<&Version> {
-        self.aliases.get(PRODUCTION).or_else(|| {
-            self.versions.iter().rev().find_map(|(version, listed)| match listed {
-                Listed::Readable(record) if version.pre.is_empty() && record.metadata.passed => Some(version),
-                _ => None,
-            })
-        })
-    }
-
-    /// The version that `selector` (a version or an alias) means.
-    pub fn select(&self, name: &str, selector: &str) -> Result<Version> {
-        let found = match names::requested_version(selector) {
-            Some(version) => Some(version).filter(|version| self.versions.contains_key(version)),
-            None => self.aliases.get(selector).cloned(),
+    /// Where `selector` leads, or the plain name where there is none.
+    pub fn resolve(&self, selector: Option<&Selector>) -> Read<Target> {
+        let target = match selector {
+            Some(Selector::Version(version)) => Target { version: version.clone(), pinned: None },
+            Some(Selector::Alias(alias)) => self.aliases.get(alias).cloned().ok_or_else(|| self.missing(alias))??,
+            None => match self.aliases.get(PRODUCTION) {
+                Some(target) => target.clone()?,
+                None => return self.highest(),
+            },
         };
-        found.ok_or_else(|| {
-            Error::NotFound(format!("model `{name}` has no version or alias `{selector}`: it has {}", self.known()))
+        match self.versions.get(&target.version) {
+            None if self.linked => Err(Refusal::new(Kind::Symlink, "the model is a symlink")),
+            None => Err(self.missing(&target.version.to_string())),
+            Some(Listed::Broken(refusal)) if refusal.kind == Kind::Symlink => Err(refusal.clone()),
+            Some(_) => Ok(target),
+        }
+    }
+
+    /// The highest release that passed.
+    fn highest(&self) -> Read<Target> {
+        let passed = self.versions.iter().rev().find(|(version, listed)| {
+            version.pre.is_empty() && matches!(listed, Listed::Readable(record) if record.metadata.passed)
+        });
+        let target = passed.map(|(version, _)| Target { version: version.clone(), pinned: None });
+        target.ok_or_else(|| {
+            Refusal::new(
+                Kind::NotFound,
+                "no release of it passed its gates: promote a version, or ask for one by number",
+            )
         })
     }
 
-    fn known(&self) -> String {
-        let versions = self.versions.keys().rev().take(10).map(|version| format!("`{version}`"));
+    fn missing(&self, wanted: &str) -> Refusal {
         let aliases = self.aliases.keys().map(|alias| format!("`{alias}`"));
+        let versions = self.versions.keys().rev().take(10).map(|version| format!("`{version}`"));
         let known: Vec<String> = aliases.chain(versions).collect();
-        if known.is_empty() { "none".into() } else { known.join(", ") }
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Refusal::new(Kind::NotFound, format!("it has no version or alias `{wanted}`: it has {known}"))
+    }
+
+    /// The record that `target` leads to; an error when it cannot be read or is not the one that the alias was given.
+    pub fn record(&self, target: &Target) -> Read<Arc<Record>> {
+        match self.versions.get(&target.version) {
+            Some(Listed::Readable(record)) if target.pinned.as_ref().is_none_or(|pinned| *pinned == record.digest) => {
+                Ok(Arc::clone(record))
+            }
+            Some(Listed::Readable(_)) => {
+                Err(Refusal::new(Kind::AliasDigest, "the version is not the one that the alias was given"))
+            }
+            Some(Listed::Broken(refusal)) => Err(refusal.clone()),
+            None => Err(self.missing(&target.version.to_string())),
+        }
     }
 }
 
+/// What lies in a version's folder; `None` when it is no version, which is when `metadata.json` is missing.
 fn read_version(store: &dyn Store, name: &str, version: &Version) -> Option<Listed> {
     let folder = format!("{name}/{version}");
-    match read_record(store, name, version, &folder) {
-        Ok(Some(record)) => Some(Listed::Readable(Arc::new(record))),
-        Ok(None) => None,
+    match read_record(store, name, version, folder) {
+        Ok(record) => Some(Listed::Readable(Arc::new(record))),
+        Err(refusal) if refusal.kind == Kind::MissingFile => None,
         Err(refusal) => Some(Listed::Broken(refusal)),
     }
 }
 
-/// The record of a version; `None` when it is not live, which is when `metadata.json` is missing.
-fn read_record(store: &dyn Store, name: &str, version: &Version, folder: &str) -> Result<Option<Record>, Refusal> {
-    let path = format!("{folder}/metadata.json");
-    if store.kind(&path).map_err(|cause| cause.to_string())?.is_none() {
-        return Ok(None);
-    }
-    let bytes = store.read(&path, JSON_LIMIT).map_err(|cause| format!("`metadata.json` {cause}"))?;
+/// Reads a version by steps 1 to 9 of section 7; `missing-file` when there is no `metadata.json`.
+fn read_record(store: &dyn Store, name: &str, version: &Version, folder: String) -> Read<Record> {
+    let in_metadata = |refusal: Refusal| Refusal::new(refusal.kind, format!("`metadata.json`: {}", refusal.detail));
+    let bytes = store.read(&format!("{folder}/metadata.json"), METADATA_LIMIT).map_err(in_metadata)?;
+    let stated = match store.read(&format!("{folder}/metadata.sha256"), DOCUMENT_LIMIT) {
+        Err(refusal) if !matches!(refusal.kind, Kind::MissingFile | Kind::OversizedJson) => return Err(refusal),
+        stated => stated.unwrap_or_default(),
+    };
     let digest = sha256(&bytes);
-    let stated = store
-        .read(&format!("{folder}/metadata.sha256"), 1024)
-        .map_err(|cause| format!("`metadata.sha256`: {cause}"))?;
-    let stated = String::from_utf8_lossy(&stated);
-    if stated.split_whitespace().next() != Some(digest.as_str()) {
-        return Err("`metadata.json` does not have the digest in `metadata.sha256`".into());
+    if stated != format!("{digest}  metadata.json\n").as_bytes() {
+        return Err(Refusal::new(
+            Kind::MetadataDigest,
+            "`metadata.json` does not have the digest in `metadata.sha256`",
+        ));
     }
-    let metadata = Metadata::read(&bytes, name, &version.to_string())?;
-    Ok(Some(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder: folder.to_owned() }))
+    let metadata = Manifest::read(&bytes, name, &version.to_string()).map_err(in_metadata)?;
+    Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
 }
 
-/// Where an alias points: the highest number wins, entries of versions that are gone are skipped.
-fn read_alias(store: &dyn Store, folder: &str, index: &Index) -> std::io::Result<Option<Version>> {
-    let mut numbers: Vec<(u64, String)> = store
+/// Where an alias points: the highest entry that names no deleted version decides; `None` when it is not set.
+fn read_alias(store: &dyn Store, folder: &str, deleted: &HashSet<String>) -> Read<Option<Target>> {
+    let mut entries: Vec<(u64, String)> = store
         .list(folder)?
         .into_iter()
-        .filter_map(|entry| entry.name.strip_suffix(".json")?.parse().ok().map(|number| (number, entry.name.clone())))
+        .filter_map(|entry| Some((names::entry_number(&entry.name)?, entry.name)))
         .collect();
-    numbers.sort_unstable_by(|a, b| b.cmp(a));
-    for (_, file) in numbers {
-        let Ok(bytes) = store.read(&format!("{folder}/{file}"), JSON_LIMIT) else { continue };
-        let Ok(entry) = serde_json::from_slice::<AliasEntry>(&bytes) else { continue };
-        if entry.kind == "unset" {
-            return Ok(None);
-        }
-        let version = entry.version.as_deref().and_then(names::version);
-        if let Some(version) = version.filter(|version| index.versions.contains_key(version)) {
-            return Ok(Some(version));
+    entries.sort_unstable_by(|a, b| b.cmp(a));
+    for (number, file) in entries {
+        let document = store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT).and_then(|bytes| strict::parse(&bytes));
+        let entry = document.map_err(|refusal| refusal.detail).and_then(|document| alias_entry(&document));
+        match entry {
+            Err(cause) => {
+                return Err(Refusal::new(Kind::BadAliasEntry, format!("entry {number} cannot be read: {cause}")));
+            }
+            Ok(None) => return Ok(None),
+            Ok(Some(target)) if deleted.contains(&target.version.to_string()) => {}
+            Ok(target) => return Ok(target),
         }
     }
     Ok(None)
+}
+
+/// The target of an entry; `None` for `unset`.
+fn alias_entry(entry: &Object) -> Result<Option<Target>, String> {
+    for name in ["version", "metadata_sha256"] {
+        entry.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
+    }
+    let kind = one_of(entry, "kind", &["promote", "rollback", "unset"])?;
+    let (version, digest) = (nullable(entry, "version", text)?, nullable(entry, "metadata_sha256", text)?);
+    text(entry, "moved_at").and(text(entry, "by")).and(text(entry, "reason"))?;
+    boolean(entry, "forced")?;
+    match (kind, version, digest) {
+        ("unset", None, None) => Ok(None),
+        ("promote" | "rollback", Some(version), Some(digest)) if is_digest(digest) => {
+            let version = names::version(version).ok_or("`version` is no version")?;
+            Ok(Some(Target { version, pinned: Some(digest.to_owned()) }))
+        }
+        _ => Err("kind, version and digest do not fit together".into()),
+    }
 }

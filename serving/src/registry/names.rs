@@ -1,42 +1,83 @@
-//! The names of the format: models, versions, aliases, files.
+//! The names of the format (`registry/FORMAT.md`, section 2).
 
 use semver::Version;
+
+/// The largest number in a version: 15 digits.
+const LARGEST: u64 = 999_999_999_999_999;
+
+fn matches(name: &str, most: usize, first: impl Fn(u8) -> bool, rest: impl Fn(u8) -> bool) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= most && bytes.next().is_some_and(first) && bytes.all(rest)
+}
+
+fn is_small(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
 
 /// Whether `name` may name a model.
 #[must_use]
 pub fn is_model(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit())
-        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-'))
-        && name.len() <= 128
-        && name != "registry.json"
+    matches(name, 128, is_small, |byte| is_small(byte) || b"._-".contains(&byte)) && name != "registry.json"
 }
 
-/// Whether `name` may name an alias.
+/// Whether `name` may name an alias. (The grammar of roles is the same.)
 #[must_use]
 pub fn is_alias(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_lowercase())
-        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && name.len() <= 64
+    matches(name, 64, |byte| byte.is_ascii_lowercase(), |byte| is_small(byte) || byte == b'-')
 }
 
-/// The version that `text` writes: SemVer without build metadata.
+/// Whether `path` may name a payload file.
+#[must_use]
+pub fn is_path(path: &str) -> bool {
+    let segment = |segment: &str| {
+        matches(
+            segment,
+            128,
+            |byte| byte.is_ascii_alphanumeric() || byte == b'_',
+            |byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte),
+        )
+    };
+    path.len() <= 255 && path.split('/').all(segment) && path != "metadata.json" && path != "metadata.sha256"
+}
+
+/// The version that `text` writes: SemVer without build metadata, with numbers of at most 15 digits.
 #[must_use]
 pub fn version(text: &str) -> Option<Version> {
-    Version::parse(text).ok().filter(|version| version.build.is_empty())
+    let version = Version::parse(text).ok().filter(|version| version.build.is_empty() && text.len() <= 64)?;
+    let small = [version.major, version.minor, version.patch].iter().all(|number| *number <= LARGEST);
+    let labels =
+        version.pre.split('.').all(|label| label.len() <= 15 || !label.bytes().all(|byte| byte.is_ascii_digit()));
+    (small && labels).then_some(version)
 }
 
-/// The version that `text` asks for: as [`version`], and a leading `v` is taken off.
+/// The number of an alias entry's file name.
 #[must_use]
-pub fn requested_version(text: &str) -> Option<Version> {
-    version(text.strip_prefix('v').unwrap_or(text))
+pub fn entry_number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".json")?;
+    let legal = match digits.len() {
+        6 => true,
+        7..=15 => !digits.starts_with('0'),
+        _ => false,
+    };
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    (legal && number > 0).then_some(number)
 }
 
-/// Whether `path` stays inside its folder: relative, `/` between plain parts.
+/// What a reference asks for within its model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// A version.
+    Version(Version),
+    /// An alias.
+    Alias(String),
+}
+
+/// What `text` asks for, the part of a reference behind `@`: a version where it holds a dot, else an alias.
 #[must_use]
-pub fn is_inside(path: &str) -> bool {
-    !path.is_empty()
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-        && !path.contains(['\\', '\0', ':'])
+pub fn selector(text: &str) -> Option<Selector> {
+    if text.contains('.') {
+        version(text.strip_prefix('v').unwrap_or(text)).map(Selector::Version)
+    } else {
+        is_alias(text).then(|| Selector::Alias(text.to_owned()))
+    }
 }

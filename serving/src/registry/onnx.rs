@@ -1,96 +1,13 @@
 //! What must be known of an ONNX file before the runtime opens it: which files it refers to, and whether its answers
-//! depend on the batch.
+//! depend on the batch. Read from the protobuf wire format; only the messages that can hold a tensor are walked
+//! (onnx.proto3 of ONNX 1.x), so embedded weights cost nothing.
 
 use std::collections::BTreeSet;
 
-use prost::Message;
-
-// The few fields of onnx.proto3 through which a tensor can be reached; everything else is skipped while decoding.
-
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-    #[prost(message, repeated, tag = "20")]
-    training: Vec<Training>,
-    #[prost(message, repeated, tag = "25")]
-    functions: Vec<Function>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Training {
-    #[prost(message, optional, tag = "1")]
-    initialization: Option<Graph>,
-    #[prost(message, optional, tag = "2")]
-    algorithm: Option<Graph>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Function {
-    #[prost(message, repeated, tag = "7")]
-    nodes: Vec<Node>,
-    #[prost(message, repeated, tag = "11")]
-    attributes: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    nodes: Vec<Node>,
-    #[prost(message, repeated, tag = "5")]
-    initializers: Vec<Tensor>,
-    #[prost(message, repeated, tag = "15")]
-    sparse_initializers: Vec<SparseTensor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, tag = "4")]
-    operator: String,
-    #[prost(message, repeated, tag = "5")]
-    attributes: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(message, optional, tag = "5")]
-    tensor: Option<Tensor>,
-    #[prost(message, optional, tag = "6")]
-    graph: Option<Graph>,
-    #[prost(message, repeated, tag = "10")]
-    tensors: Vec<Tensor>,
-    #[prost(message, repeated, tag = "11")]
-    graphs: Vec<Graph>,
-    #[prost(message, optional, tag = "22")]
-    sparse_tensor: Option<SparseTensor>,
-    #[prost(message, repeated, tag = "23")]
-    sparse_tensors: Vec<SparseTensor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SparseTensor {
-    #[prost(message, optional, tag = "1")]
-    values: Option<Tensor>,
-    #[prost(message, optional, tag = "2")]
-    indices: Option<Tensor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Tensor {
-    #[prost(message, repeated, tag = "13")]
-    external: Vec<Pair>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Pair {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
+use serde::{Deserialize, Serialize};
 
 /// What an ONNX file refers to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct References {
     /// Every external-data location, as written.
     pub locations: BTreeSet<String>,
@@ -98,44 +15,142 @@ pub struct References {
     pub batch_dependent: bool,
 }
 
-/// Reads what the ONNX file in `bytes` refers to.
-pub fn references(bytes: &[u8]) -> Result<References, prost::DecodeError> {
-    let model = Model::decode(bytes)?;
-    let mut found = References::default();
-    let training = model.training.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    model.graph.iter().chain(training).for_each(|graph| found.graph(graph));
-    for function in &model.functions {
-        function.nodes.iter().for_each(|node| found.node(node));
-        function.attributes.iter().for_each(|attribute| found.attribute(attribute));
+/// Why the bytes are no ONNX file.
+pub type Broken = &'static str;
+
+/// The most messages inside one another.
+const DEPTH_LIMIT: usize = 64;
+
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Training,
+    Function,
+    Graph,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+impl Message {
+    /// The message in field `number`, if it can hold a tensor.
+    fn child(self, number: u128) -> Option<Self> {
+        Some(match (self, number) {
+            (Self::Model, 7) | (Self::Training, 1 | 2) | (Self::Attribute, 6 | 11) => Self::Graph,
+            (Self::Model, 20) => Self::Training,
+            (Self::Model, 25) => Self::Function,
+            (Self::Function, 7) | (Self::Graph, 1) => Self::Node,
+            (Self::Function, 11) | (Self::Node, 5) => Self::Attribute,
+            (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Self::Sparse,
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => Self::Tensor,
+            _ => return None,
+        })
     }
+}
+
+/// A field of a message.
+enum Value<'a> {
+    Number(u128),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+/// Reads what the ONNX file in `bytes` refers to.
+pub fn references(bytes: &[u8]) -> Result<References, Broken> {
+    if bytes.is_empty() {
+        return Err("the file is empty");
+    }
+    let mut found = References::default();
+    walk(bytes, Message::Model, 0, &mut found)?;
     Ok(found)
 }
 
-impl References {
-    fn graph(&mut self, graph: &Graph) {
-        graph.nodes.iter().for_each(|node| self.node(node));
-        graph.initializers.iter().for_each(|tensor| self.tensor(tensor));
-        graph.sparse_initializers.iter().for_each(|tensor| self.sparse(tensor));
+fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut References) -> Result<(), Broken> {
+    if depth > DEPTH_LIMIT {
+        return Err("its messages are nested too deeply");
     }
-
-    fn node(&mut self, node: &Node) {
+    if matches!(message, Message::Tensor) {
+        return tensor(bytes, found);
+    }
+    let mut rest = bytes;
+    while let Some((number, value)) = field(&mut rest)? {
+        let Value::Bytes(inner) = value else { continue };
         // dynamic quantisation takes its scale from all rows of the batch
-        self.batch_dependent |= node.operator.starts_with("DynamicQuantize");
-        node.attributes.iter().for_each(|attribute| self.attribute(attribute));
+        found.batch_dependent |=
+            matches!(message, Message::Node) && number == 4 && inner.starts_with(b"DynamicQuantize");
+        if let Some(child) = message.child(number) {
+            walk(inner, child, depth + 1, found)?;
+        }
     }
+    Ok(())
+}
 
-    fn attribute(&mut self, attribute: &Attribute) {
-        attribute.tensor.iter().chain(&attribute.tensors).for_each(|tensor| self.tensor(tensor));
-        attribute.graph.iter().chain(&attribute.graphs).for_each(|graph| self.graph(graph));
-        attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors).for_each(|tensor| self.sparse(tensor));
+fn tensor(bytes: &[u8], found: &mut References) -> Result<(), Broken> {
+    let (mut external, mut named, mut rest) = (false, false, bytes);
+    while let Some((number, value)) = field(&mut rest)? {
+        match (number, value) {
+            (13, Value::Bytes(entry)) => {
+                if let Some(location) = location(entry)? {
+                    found.locations.insert(location.to_owned());
+                    named = true;
+                }
+            }
+            (14, Value::Number(place)) => external = place == 1,
+            _ => {}
+        }
     }
+    if external && !named { Err("a tensor is external but names no location") } else { Ok(()) }
+}
 
-    fn sparse(&mut self, tensor: &SparseTensor) {
-        tensor.values.iter().chain(&tensor.indices).for_each(|tensor| self.tensor(tensor));
+/// The location that an entry of a tensor's external data gives, if it is that entry.
+fn location(entry: &[u8]) -> Result<Option<&str>, Broken> {
+    let (mut key, mut text, mut rest): (&[u8], &[u8], _) = (b"", b"", entry);
+    while let Some((number, value)) = field(&mut rest)? {
+        match (number, value) {
+            (1, Value::Bytes(bytes)) => key = bytes,
+            (2, Value::Bytes(bytes)) => text = bytes,
+            _ => {}
+        }
     }
+    if key != b"location" {
+        return Ok(None);
+    }
+    std::str::from_utf8(text).map(Some).map_err(|_| "a location is no UTF-8")
+}
 
-    fn tensor(&mut self, tensor: &Tensor) {
-        let locations = tensor.external.iter().filter(|pair| pair.key == "location");
-        self.locations.extend(locations.map(|pair| pair.value.clone()));
+/// Takes the next field off `rest`.
+fn field<'a>(rest: &mut &'a [u8]) -> Result<Option<(u128, Value<'a>)>, Broken> {
+    if rest.is_empty() {
+        return Ok(None);
     }
+    let key = varint(rest)?;
+    let number = key >> 3;
+    if number == 0 {
+        return Err("it has a field of number 0");
+    }
+    let size = match key & 7 {
+        0 => return Ok(Some((number, Value::Number(varint(rest)?)))),
+        1 => 8,
+        2 => varint(rest)?,
+        5 => 4,
+        _ => return Err("it has a field of an unknown wire type"),
+    };
+    let split = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size));
+    let (bytes, after) = split.ok_or("a field is longer than its message")?;
+    *rest = after;
+    Ok(Some((number, if key & 7 == 2 { Value::Bytes(bytes) } else { Value::Fixed })))
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u128, Broken> {
+    let mut value = 0;
+    for shift in (0..70).step_by(7) {
+        let (byte, after) = rest.split_first().ok_or("a number is cut off")?;
+        *rest = after;
+        value |= u128::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err("a number is cut off")
 }

@@ -1,8 +1,10 @@
 //! Where a registry's files are: a small trait, so that an object store can stand beside the folder.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+use super::refusal::{Kind as Verdict, Read, Refusal};
 
 /// What a listed name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +13,9 @@ pub enum Kind {
     Folder,
     /// A plain file.
     File,
-    /// Anything else: a symbolic link, a socket, …; readers refuse it.
+    /// A symbolic link, or something behind one; links are never followed.
+    Link,
+    /// Anything else, such as a socket.
     Other,
 }
 
@@ -26,13 +30,13 @@ pub struct Listed {
 
 /// Reads a registry. Paths are relative, with `/` between their parts.
 pub trait Store: Send + Sync {
-    /// The names in `folder`, sorted; none when it does not exist.
+    /// The names in `folder`, sorted; none when it does not exist or lies behind a link.
     fn list(&self, folder: &str) -> io::Result<Vec<Listed>>;
 
-    /// The whole of a plain file of at most `limit` bytes.
-    fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>>;
+    /// The whole of a regular file of at most `limit` bytes.
+    fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>>;
 
-    /// What `path` is, without following links; `None` when nothing is there.
+    /// What `path` is; [`Kind::Link`] when it or a folder on the way is one, `None` when nothing is there.
     fn kind(&self, path: &str) -> io::Result<Option<Kind>>;
 
     /// A local path of `path`'s content, fetched first where the store is remote.
@@ -59,6 +63,8 @@ fn kind_of(file_type: fs::FileType) -> Kind {
         Kind::Folder
     } else if file_type.is_file() {
         Kind::File
+    } else if file_type.is_symlink() {
+        Kind::Link
     } else {
         Kind::Other
     }
@@ -74,6 +80,9 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 impl Store for Folder {
     fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
+        if !folder.is_empty() && self.kind(folder)? != Some(Kind::Folder) {
+            return Ok(Vec::new());
+        }
         let Some(entries) = absent_is_none(fs::read_dir(self.0.join(folder)))? else { return Ok(Vec::new()) };
         let mut listed = Vec::new();
         for entry in entries {
@@ -87,21 +96,34 @@ impl Store for Folder {
         Ok(listed)
     }
 
-    fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
-        let path = self.0.join(path);
-        if !fs::symlink_metadata(&path)?.is_file() {
-            return Err(io::Error::other("is no plain file"));
+    fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
+        match self.kind(path)? {
+            Some(Kind::File) => {}
+            None => return Err(Refusal::new(Verdict::MissingFile, "it is missing")),
+            Some(Kind::Link) => return Err(Refusal::new(Verdict::Symlink, "it is, or lies behind, a symlink")),
+            Some(_) => return Err(Refusal::new(Verdict::NotAFile, "it is no regular file")),
         }
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        fs::File::open(self.0.join(path))?.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("is larger than {limit} bytes")));
+            return Err(Refusal::new(Verdict::OversizedJson, format!("it is larger than {limit} bytes")));
         }
         Ok(bytes)
     }
 
     fn kind(&self, path: &str) -> io::Result<Option<Kind>> {
-        Ok(absent_is_none(fs::symlink_metadata(self.0.join(path)))?.map(|metadata| kind_of(metadata.file_type())))
+        let (mut reached, mut kind) = (self.0.clone(), Kind::Folder);
+        for part in path.split('/') {
+            reached.push(part);
+            match absent_is_none(fs::symlink_metadata(&reached))? {
+                None => return Ok(None),
+                Some(metadata) => kind = kind_of(metadata.file_type()),
+            }
+            if kind == Kind::Link {
+                break;
+            }
+        }
+        Ok(Some(kind))
     }
 
     fn local(&self, path: &str) -> io::Result<PathBuf> {

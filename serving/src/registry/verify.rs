@@ -3,74 +3,75 @@
 use std::path::PathBuf;
 
 use super::digest::{Facts, Verdicts};
-use super::format::Refusal;
 use super::index::Record;
-use super::store::{Kind, Store};
+use super::manifest::FileEntry;
+use super::names;
+use super::onnx::References;
+use super::refusal::{Kind, Read, Refusal};
+use super::store::{Kind as FileKind, Store};
 
 /// A version whose files are what its metadata says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Verified {
-    /// The local path of the served graph.
-    pub onnx: PathBuf,
-    /// The bytes of the graph and its external data.
+    /// The local path of the served graph; `None` where the version has none.
+    pub onnx: Option<PathBuf>,
+    /// The bytes of the graph and of its external data.
     pub size: u64,
     /// Whether the graph computes something over the whole batch.
     pub batch_dependent: bool,
 }
 
-/// Verifies the graph of `record` and everything else that it lists.
-pub fn verify(store: &dyn Store, verdicts: &Verdicts, record: &Record) -> Result<Verified, Refusal> {
-    let mut served = None;
-    let mut size = 0;
+/// Verifies every file of `record`, and what its graph refers to (steps 10 and 11 of section 7).
+pub fn verify(store: &dyn Store, verdicts: &Verdicts, record: &Record) -> Read<Verified> {
+    let mut graph = None;
     for file in &record.metadata.files {
-        let is_onnx = file.role == "onnx";
-        let facts = facts(store, verdicts, record, &file.path, is_onnx)?;
-        if facts.size != file.size {
-            return Err(format!("`{}` has {} bytes, but {} are recorded", file.path, facts.size, file.size));
-        }
-        if facts.sha256 != file.sha256 {
-            return Err(format!("`{}` does not have the recorded sha256", file.path));
-        }
-        if is_onnx {
-            let path = store.local(&format!("{}/{}", record.folder, file.path)).map_err(|cause| cause.to_string())?;
-            served = Some((path, batch_dependent(record, &file.path, &facts)?));
-        }
-        if is_onnx || file.role == "onnx-data" {
-            size += file.size;
+        let facts = check(store, verdicts, record, file)?;
+        if let Some(references) = facts.references {
+            graph = Some((file, references));
         }
     }
-    let (onnx, batch_dependent) = served.ok_or("no file has the role `onnx`")?;
-    Ok(Verified { onnx, size, batch_dependent })
+    let Some((file, references)) = graph else { return Ok(Verified::default()) };
+    let references = references.map_err(|cause| Refusal::new(Kind::BadOnnx, format!("`{}`: {cause}", file.path)))?;
+    let size = file.size + external(record, file, &references)?;
+    let onnx = store.local(&format!("{}/{}", record.folder, file.path))?;
+    Ok(Verified { onnx: Some(onnx), size, batch_dependent: references.batch_dependent })
 }
 
-/// The facts of a listed file, which must be a plain file reached through plain folders.
-fn facts(store: &dyn Store, verdicts: &Verdicts, record: &Record, path: &str, is_onnx: bool) -> Result<Facts, Refusal> {
-    let mut reached = record.folder.clone();
-    let parts: Vec<&str> = path.split('/').collect();
-    for (index, part) in parts.iter().enumerate() {
-        reached = format!("{reached}/{part}");
-        let wanted = if index + 1 == parts.len() { Kind::File } else { Kind::Folder };
-        match store.kind(&reached).map_err(|cause| format!("`{path}`: {cause}"))? {
-            None => return Err(format!("`{path}` is missing")),
-            Some(kind) if kind != wanted => return Err(format!("`{path}` is no plain file")),
-            Some(_) => {}
-        }
+/// Step 10: a regular file of the recorded length and digest.
+fn check(store: &dyn Store, verdicts: &Verdicts, record: &Record, file: &FileEntry) -> Read<Facts> {
+    let path = format!("{}/{}", record.folder, file.path);
+    let refuse = |kind, what: &str| Err(Refusal::new(kind, format!("`{}` {what}", file.path)));
+    match store.kind(&path)? {
+        Some(FileKind::File) => {}
+        Some(FileKind::Link) => return refuse(Kind::Symlink, "is, or lies behind, a symlink"),
+        Some(_) => return refuse(Kind::NotAFile, "is no regular file"),
+        None => return refuse(Kind::MissingFile, "is missing"),
     }
-    let local = store.local(&reached).map_err(|cause| format!("`{path}`: {cause}"))?;
-    verdicts.facts(&local, is_onnx).map_err(|cause| format!("`{path}`: {cause}"))
+    let facts = verdicts.facts(&store.local(&path)?, file.role == "onnx")?;
+    if facts.size != file.size {
+        return refuse(Kind::Size, &format!("has {} bytes, not {}", facts.size, file.size));
+    }
+    if facts.sha256 != file.sha256 {
+        return refuse(Kind::Digest, "is not what was published (sha256 differs)");
+    }
+    Ok(facts)
 }
 
-/// Checks that every external-data location is a listed file beside the graph.
-fn batch_dependent(record: &Record, path: &str, facts: &Facts) -> Result<bool, Refusal> {
-    let (locations, batch_dependent) = facts.references.as_ref().ok_or_else(|| format!("`{path}` is no ONNX model"))?;
-    let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
-    for location in locations {
+/// Step 11: every external location is a listed file; answers the bytes of those files.
+fn external(record: &Record, file: &FileEntry, references: &References) -> Read<u64> {
+    let folder = file.path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let mut size = 0;
+    for location in &references.locations {
         let target = format!("{folder}{location}");
-        if !record.metadata.files.iter().any(|file| file.path == target) {
-            return Err(format!(
-                "`{path}` refers to external data `{location}`, which is not among the version's files"
-            ));
-        }
+        let listed =
+            record.metadata.files.iter().find(|other| other.path == target).filter(|_| names::is_path(&target));
+        let outside = || {
+            Refusal::new(
+                Kind::ExternalData,
+                format!("`{}` keeps weights in {location:?}, which is not among its files", file.path),
+            )
+        };
+        size += listed.ok_or_else(outside)?.size;
     }
-    Ok(*batch_dependent)
+    Ok(size)
 }

@@ -44,7 +44,7 @@ class ExpectationFailed(RegistryError):  # noqa: N818
 
 
 class StorageFailed(RegistryError):  # noqa: N818
-    """The file system refused: full (`disk-full`), read-only (`read-only`) or failing (`storage`); exit code 1."""
+    """The file system refused: `disk-full`, `read-only`, `no-access`, or any other way (`storage`); exit code 1."""
 
     code = "storage"
 

@@ -75,7 +75,7 @@ class Registry:
         names.check_model(draft.name)
         number = names.check_version(version) if version is not None else None
         with self._failures(f"publishing `{draft.name}`", "nothing was published"):
-            self._open()
+            self._open(writing=True)
             self._found()
             return publish(self._storage, draft, artifacts, number, lambda: self._catalogue.next_version(draft.name))
 
@@ -133,6 +133,7 @@ class Registry:
             raise Invalid("a forced promotion needs a reason", "say why with `--reason`")
         expected = expect if expect in (None, UNSET) else names.check_version(expect)
         with self._failures(f"promoting `{reference}`", "nothing was moved"):
+            self._open(writing=True)
             version = self._promotable(reference, force)
             passed = version.manifest.passed
 
@@ -153,7 +154,7 @@ class Registry:
         names.check_model(name)
         names.check_alias(alias)
         with self._failures(f"rolling back `{name}@{alias}`", "nothing was moved"):
-            self._open()
+            self._open(writing=True)
             return rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
 
     def unset(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
@@ -167,7 +168,7 @@ class Registry:
             return self._entry("unset", None, reason)
 
         with self._failures(f"unsetting `{name}@{alias}`", "nothing was moved"):
-            self._open()
+            self._open(writing=True)
             return rows.append(self._storage, name, alias, decide)
 
     def history(self, name: str, alias: str) -> History:
@@ -275,9 +276,9 @@ class Registry:
         known = ", ".join(f"`{other}`" for other in rows.all_current(self._storage, name)) or "none"
         return NotFound(f"`{name}` has no alias `{alias}`", f"aliases set: {known}; `ocad registry promote` sets one")
 
-    def _open(self) -> None:
-        """Refuses a registry of a newer format, before anything in it is believed."""
-        if self._checked:
+    def _open(self, *, writing: bool = False) -> None:
+        """Refuses a registry of a newer format, before anything in it is believed; writers look each time."""
+        if self._checked and not writing:
             return
         try:
             data = self._storage.read(REGISTRY, documents.DOCUMENT_LIMIT)
@@ -311,9 +312,13 @@ def _storage_failed(error: OSError, root: str, doing: str, result: str) -> Stora
         return StorageFailed(
             f"no space left in `{root}` while {doing}", f"{after}free some and try again", code="disk-full"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        hint = f"{after}check its permissions and mount"
-        return StorageFailed(f"registry `{root}` refuses access while {doing}", hint, code="read-only")
+    if error.errno == errno.EROFS:
+        return StorageFailed(
+            f"registry `{root}` is read-only while {doing}", f"{after}check its mount", code="read-only"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        message = f"access to `{error.filename or root}` is refused while {doing}"
+        return StorageFailed(message, f"{after}check its owner and permissions", code="no-access")
     cause = (error.strerror or "unknown error").lower()
     return StorageFailed(
         f"{cause} at `{error.filename or root}` while {doing}", f"{after}check the disk under `{root}`"

@@ -194,8 +194,8 @@ def bench_command(root: str, mlflow: Path, versions: int) -> str:
     theirs = f"from mlflow import MlflowClient; assert len({listing}) == {versions}"
     commands = [[sys.executable, "-c", ours], [str(peer_python()), "-c", theirs]]
     blocks = [[process(command) for command in commands] for _ in range(3)]
-    sides = [Timing.of([block[side] for block in blocks]) for side in (0, 1)]
-    return row(f"list {versions} versions, a new process", *sides, 1e3, "ms")
+    first, second = (Timing.of([block[side] for block in blocks]) for side in (0, 1))
+    return row(f"list {versions} versions, a new process", first, second, 1e3, "ms")
 
 
 def process(command: list[str]) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ocad_registry import Artifact, Registry, StorageFailed
+from ocad_registry import Artifact, NewerFormat, Registry, StorageFailed
 from ocad_registry.storage_local import LocalStorage
 
 from .conftest import DraftMaker, Publisher
@@ -53,8 +53,8 @@ def test_file_size_limit_while_publishing(tmp_path: Path) -> None:
 def test_read_only_registry(tmp_path: Path) -> None:
     refusal, (listed, findings, left) = run("read-only", tmp_path / "disk")
     assert (refusal["done"], listed, findings, left) == (0, 1, 0, 0)
-    assert refusal["message"] == f"registry `{tmp_path}/disk/models` refuses access while publishing `m`"
-    assert refusal["hint"] == "nothing was published; check its permissions and mount"
+    assert refusal["message"] == f"registry `{tmp_path}/disk/models` is read-only while publishing `m`"
+    assert refusal["hint"] == "nothing was published; check its mount"
     assert (refusal["code"], refusal["exit_code"]) == ("read-only", 1)
 
 
@@ -84,6 +84,37 @@ def test_failing_call_leaves_nothing(
     assert [path for path in Path(registry.root).rglob("*") if path.is_file() and path.name != "registry.json"] == []
     assert publish().version == "1.0.0"
     assert registry.verify() == []
+
+
+def test_a_writer_notices_that_the_registry_was_raised_meanwhile(registry: Registry, publish: Publisher) -> None:
+    publish()
+    marker = Path(registry.root, "registry.json")
+    marker.chmod(0o644)
+    marker.write_text('{"format": 2}')
+    for write in (publish, lambda: registry.promote("tcn-udp_echo@1.0.0", "production")):
+        with pytest.raises(
+            NewerFormat, match="has format `2`, this reader knows `1`: upgrade `ocad-registry`"
+        ) as caught:
+            write()
+        assert (caught.value.code, caught.value.exit_code) == ("newer-format", 1)
+    assert {path.name for path in Path(registry.root, "tcn-udp_echo").iterdir()} == {"1.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.EACCES, "no-access"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "read-only")]
+)
+def test_what_the_system_says_has_a_code(
+    number: int, code: str, registry: Registry, publish: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(place: str, *arguments: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), place)
+
+    reference = publish().ref
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageFailed, match=r"while promoting `tcn-udp_echo@1.0.0`: nothing was moved; ") as caught:
+        registry.promote(reference, "production")
+    assert caught.value.code == code
+    assert registry.aliases("tcn-udp_echo") == {}
 
 
 def test_source_that_vanishes_is_reported(registry: Registry, make_draft: DraftMaker, tmp_path: Path) -> None:

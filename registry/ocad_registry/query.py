@@ -25,36 +25,12 @@ Predicate = Callable[[Entry], bool]
 LENGTH_LIMIT = 10_000
 DEPTH_LIMIT = 100
 FIELDS = (
-    *(
-        "aliases",
-        "created_at",
-        "data",
-        "description",
-        "environment",
-        "files",
-        "format",
-        "gates",
-        "git_commit",
-        "metric",
-    ),
-    *(
-        "metrics",
-        "name",
-        "params",
-        "parents",
-        "parity",
-        "passed",
-        "plugin",
-        "ref",
-        "signature",
-        "tags",
-        "task",
-        "version",
-    ),
-)
+    "aliases", "created_at", "data", "description", "environment", "files", "format", "gates", "git_commit", "metric", "metrics",
+    "name", "params", "parents", "parity", "passed", "plugin", "ref", "signature", "tags", "task", "version",
+)  # fmt: skip
 _KEYWORDS = frozenset({"and", "or", "not", "in", "like", "is", "null", "true", "false"})
 _TOKEN = re.compile(
-    r"""\s*(?:
+    r"""[ \t\r\n]*(?:
     (?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*|\["(?:[^"]|"")*"\])*)
     | (?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
     | (?P<string>'(?:[^']|'')*')

@@ -143,6 +143,7 @@ def test_like_with_everything_escaped_is_equality(pattern: str, value: str) -> N
         ("task like 'a\\b'", "query, column 11: `\\b` means nothing in a pattern; write `\\\\` for a backslash"),
         ("task", "query, column 5: a comparison belongs after `task`, not `the end`"),
         ("version > 1", "query, column 11: `version` compares with a version such as `'1.2.0'`, not 1"),
+        ("task\u00a0= 'a'", "query, column 5: cannot read `\u00a0= 'a'`"),
         ("metrics.a < 1e999", "query, column 13: number `1e999` is out of range"),
     ],
 )

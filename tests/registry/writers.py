@@ -50,11 +50,17 @@ def promote(root: str, reference: str, count: str, expect: str = "") -> None:
 
 
 def crash(root: str, rounds: str, seed: str) -> None:
-    """Kills a publishing and promoting child `rounds` times at random moments; prints what each had acknowledged."""
-    chance, files = random.Random(int(seed)), artifacts()
-    Registry(root).publish(draft(), files)
+    """Kills a publishing and promoting child `rounds` times at random moments; prints what each had acknowledged.
+
+    The moments are seeded fractions of three times what a publish and a promotion take on this machine now.
+    """
+    chance, files, registry = random.Random(int(seed)), artifacts(), Registry(root)
+    registry.publish(draft(), files)
+    started = time.monotonic()
+    registry.promote(registry.publish(draft(), files).ref, "production")
+    span = 3 * (time.monotonic() - started)
     for _ in range(int(rounds)):
-        print(json.dumps(_crash_once(root, files, chance.uniform(0.0, 0.06))), flush=True)
+        print(json.dumps(_crash_once(root, files, chance.uniform(0.0, span))), flush=True)
 
 
 def _crash_once(root: str, files: list[Artifact], delay: float) -> list[list[str]]:

@@ -15,7 +15,6 @@ import pytest
 
 from ocad.testing.series import write_series
 
-pytestmark = pytest.mark.xdist_group("interrupt")
 TRAIN = (
     *("train", "--plugin", "tcn", "--metric", "udp_echo", "--data", "series.parquet", "--json"),
     *("--set", "train.epochs=4", "--set", "network.scaling=standard", "--set", "network.channels=[4]"),

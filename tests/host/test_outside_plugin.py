@@ -17,7 +17,6 @@ import pytest
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 SEASON = 12
-pytestmark = pytest.mark.xdist_group("outside")
 
 
 @dataclass

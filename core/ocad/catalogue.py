@@ -16,6 +16,10 @@ from ocad.errors import ConfigError, DataError, UsageError, nearest
 
 FOLDER = Path("configs") / "data"
 SUFFIXES = (".parquet", ".csv")
+CLICK_SUFFIXES = (".yzx", ".yzx.txt", ".libsvm", ".libfm", ".svm", ".svmlight")
+"""Formats that only click logs have; a file in one of them is read by `ocad.tabular`."""
+CAMPAIGN_FILES = ("train.yzx.txt", "test.yzx.txt")
+"""What a folder of `make-ipinyou-data` holds, beside `featindex.txt`."""
 UNITS = {"udp_echo": "µs", "ecpri": "µs", "lbm": "µs", "ccm": "share"}
 """The canonical metrics and their units; any other column keeps the unit that its source has."""
 
@@ -26,6 +30,13 @@ class Column(Settings):
     name: str
     factor: float = 1.0
     unit: str = ""
+
+
+class Simulation(Settings):
+    """A log that the project's own click world writes when it is first read."""
+
+    rows: int = Field(ge=100)
+    seed: int = 1
 
 
 class DataSource(Settings):
@@ -44,6 +55,8 @@ class DataSource(Settings):
     step_s: float = Field(default=1.0, gt=0)
     endpoint: str | None = None
     label: str | None = None
+    simulate: Simulation | None = None
+    """Of a click log: how to write `path` where it is not there."""
     columns: Mapping[str, Column] = Field(default_factory=dict)
     """Metric → source column; empty: every numeric column that has no other part."""
     where: Mapping[str, str | list[str]] = Field(default_factory=dict)
@@ -61,7 +74,8 @@ class DataSource(Settings):
 
     def missing(self) -> str | None:
         """Why the set cannot be read here, or None when its files are there."""
-        absent = next((path for path in (self.path, *self.files.values()) if not path.is_file()), None)
+        needed = (*(() if self.simulate else (self.path,)), *self.files.values())
+        absent = next((path for path in needed if not path.is_file()), None)
         return f"there is no file `{absent}`" if absent else None
 
     def unit_of(self, metric: str) -> str:
@@ -93,7 +107,7 @@ def list_data() -> list[DataSource]:
 
 
 def find_data(reference: str) -> DataSource:
-    """The set that `reference` names: a NAME of the catalogue, or the path of a parquet or CSV file.
+    """The set that `reference` names: a NAME of the catalogue, the path of a file, or the folder of an iPinYou campaign.
 
     `NAME:PATTERN` keeps the endpoints that match, several patterns separated by commas: `cicv5g:Urban*`. A file's
     columns map to themselves; `endpoint` and `label` are used when it has them. Raises `UsageError` for an unknown name.
@@ -112,6 +126,12 @@ def _catalogued(name: str) -> bool:
 
 def _from_file(name: str) -> DataSource:
     path = Path(name)
+    if path.is_dir() and all((path / file).is_file() for file in CAMPAIGN_FILES):
+        log, test = (path.resolve() / file for file in CAMPAIGN_FILES)
+        return DataSource(name=name, path=log, files={"test": test}, kind="clicks", timestamp=None, label="click")
+    if path.name.endswith(CLICK_SUFFIXES):
+        label = "click" if ".yzx" in path.suffixes else "label"
+        return DataSource(name=name, path=path.resolve(), kind="clicks", timestamp=None, label=label)
     if path.suffix not in SUFFIXES:
         known = [file.stem for file in (project_root() / FOLDER).glob("*.yaml")]
         raise UsageError(f"unknown data `{name}`", f"{nearest(name, known)} (or give a .parquet or .csv file)")
@@ -121,7 +141,7 @@ def _from_file(name: str) -> DataSource:
         name=name,
         path=path.resolve(),
         endpoint="endpoint" if "endpoint" in header else None,
-        label="label" if "label" in header else None,
+        label=next((column for column in ("label", "click") if column in header), None),
     )
 
 

@@ -20,6 +20,7 @@ NAMES = [
     "bank_full",
     "cicv5g",
     "cicv5g_urban",
+    "clicks_simulated",
     "ml_latest_small",
     "nab",
     "open_bandit",

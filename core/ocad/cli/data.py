@@ -1,4 +1,4 @@
-"""`ocad data`: what the catalogue holds, and what a data set looks like."""
+"""`ocad data`: what the catalogue holds, what a data set looks like, and click logs prepared or simulated."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocad.cli.data_clicks import prepare, simulate
 from ocad.cli.output import emit, output_options, table
 
 if TYPE_CHECKING:
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """List and describe data sets."""
+    """List, describe, prepare and simulate data sets."""
+
+
+data.add_command(prepare)
+data.add_command(simulate)
 
 
 @data.command("list")
@@ -45,7 +50,7 @@ def list_sets() -> None:
 def show(name: str) -> None:
     """Rows, columns, endpoints, time span, step, gaps and duplicates of NAME.
 
-    NAME is a data set of the catalogue (`NAME:PATTERN` for some of its endpoints) or a parquet or CSV file.
+    NAME is a data set of the catalogue (`NAME:PATTERN` for some of its endpoints), a file, or an iPinYou campaign's folder.
     """
     from ocad.catalogue import find_data
 
@@ -99,18 +104,19 @@ def _median_step(frame: Frame) -> float | None:
 
 
 def _describe_tables(source: DataSource) -> dict[str, Any]:
-    import pyarrow.parquet
-
     from ocad.errors import DataError
+    from ocad.progress import console_progress
+    from ocad.tabular.simulate import ensure_simulated
+    from ocad.tabular.sources import Log
+    from ocad.tabular.spec import Features
 
     if reason := source.missing():
         raise DataError(f"data `{source.name}` is not here: {reason}", "check the path, or set `OCAD_SHARED_DATA`")
+    ensure_simulated(source, console_progress())
     tables = []
     for name, path in {"": source.path, **source.files}.items():
-        meta = pyarrow.parquet.read_metadata(path)
-        tables.append(
-            {"name": name or path.stem, "rows": meta.num_rows, "columns": list(meta.schema.to_arrow_schema().names)}
-        )
+        log = Log(source, path, Features())
+        tables.append({"name": name or path.stem, "rows": log.count_rows(), "columns": log.schema.names})
     return {"label": source.label, "rows": tables[0]["rows"], "tables": tables}
 
 

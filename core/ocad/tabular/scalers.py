@@ -111,9 +111,13 @@ class ScalerFit:
 
 
 def mix(numbers: NDArray[np.uint64], seed: int = 0) -> NDArray[np.uint64]:
-    """SplitMix64 (Steele, Lea and Flood 2014) of each number: uniform 64 bits that depend on nothing else."""
+    """SplitMix64 (Steele, Lea and Flood 2014) of each number under a seed: uniform 64 bits that depend on nothing else."""
+    return _splitmix(numbers ^ _splitmix(np.asarray([seed % (1 << 64)], np.uint64)))
+
+
+def _splitmix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
-        state = (numbers + np.uint64(seed % (1 << 64))) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+        state = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))

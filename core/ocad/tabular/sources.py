@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ocad.catalogue import DataSource, unreadable
+from ocad.catalogue import CLICK_SUFFIXES, DataSource, unreadable
 from ocad.errors import DataError, nearest
 from ocad.tabular.libsvm import LibsvmFile
 from ocad.tabular.spec import Features, Join
@@ -20,8 +20,6 @@ from ocad.tabular.yzx import YzxFile
 
 BATCH_ROWS = 1 << 17
 CSV_BLOCK_BYTES = 16 << 20
-YZX_SUFFIXES = (".yzx", ".yzx.txt")
-LIBSVM_SUFFIXES = (".libsvm", ".libfm", ".svm", ".svmlight")
 
 
 class Reader(Protocol):
@@ -53,6 +51,10 @@ class Log:
         """How many, where the file says so."""
         return self._reader.rows
 
+    def count_rows(self) -> int:
+        """How many, read through where the file does not say."""
+        return self.rows if self.rows is not None else sum(map(len, self.tables(self.schema.names[:1])))
+
     @property
     def bad_lines(self) -> int:
         """Lines that the last pass left out because they do not parse."""
@@ -77,10 +79,10 @@ def _open(source: DataSource, path: Path, features: Features, limit: int) -> tup
         raise DataError(f"data `{source.name}` is not here: there is no file `{path}`", "check the path")
     if path.stat().st_size == 0:
         raise DataError(f"data `{source.name}` is empty: `{path}` has 0 bytes", "write it again")
-    if path.name.endswith(YZX_SUFFIXES):
+    if path.suffix == ".yzx" or path.name.endswith(".yzx.txt"):
         yzx = YzxFile(path, limit)
         return _Whole(yzx), yzx.check
-    if path.name.endswith(LIBSVM_SUFFIXES):
+    if path.name.endswith(CLICK_SUFFIXES):
         libsvm = LibsvmFile(path, limit)
         return _Whole(libsvm), libsvm.check
     if path.suffix == ".csv":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ocad.config import Settings
 from ocad.errors import DataError, nearest
@@ -24,6 +24,8 @@ AFTERMATH = ("true_probability", "conversion", "revenue", "paid_price")
 
 class Label(Settings):
     """The click: 0 or 1 as it stands, or made so by `positive` or `at_least`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     column: str | None = None
     """None: the label that the data's catalogue entry names, else `label`."""
@@ -95,6 +97,8 @@ class Join(Settings):
 class Features(Settings):
     """What each column of a click log is; a column that is not named is not used, unless `auto`."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     label: Label = Label()
     categorical: tuple[Categorical, ...] = ()
     numeric: tuple[Numeric, ...] = ()
@@ -107,7 +111,9 @@ class Features(Settings):
     group: str | None = None
     """Whose rows are ranked together (GAUC, NDCG): usually the user."""
     weight: str | None = None
+    """How much each row counts."""
     price: str | None = None
+    """What the shown advert cost; for business metrics, never a feature."""
     time: str | None = None
     """The time of the row, for `split.kind: time`."""
     truth: str | None = None
@@ -117,9 +123,14 @@ class Features(Settings):
 class Split(Settings):
     """Which rows train, validate and test. A file given for a part (`data.test`) is that part; the rest is divided."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     kind: Literal["given", "random", "time", "group"] = "random"
+    """`given` by a column or by files; `random`; the newest rows by `time`; whole `group`s."""
     validation: float = Field(default=0.1, ge=0, lt=1)
+    """The share of the rows."""
     test: float = Field(default=0.1, ge=0, lt=1)
+    """The share of the rows."""
     column: str | None = None
     """`given`: holds `train`, `validation`, `test`; `time` and `group`: the column, else `features.time` or `.group`."""
 
@@ -133,8 +144,12 @@ class Split(Settings):
 class DataSettings(Settings):
     """Further files of the data, and how much damage a text file may have."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     validation: Path | None = None
+    """A file of validation rows."""
     test: Path | None = None
+    """A file of test rows."""
     max_bad_lines: int = Field(default=0, ge=0)
     """Lines of a text log that may fail to parse; they are left out and counted."""
 
@@ -153,7 +168,7 @@ def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSou
             )
     _check_shares(features)
     if features.auto:
-        features = _with_automatic(features, split, schema)
+        features = _with_automatic(features, split, schema, source)
     if not (features.categorical or features.numeric or features.temporal):
         raise DataError(f"no feature of data `{source.name}` is named", "name some, or set `features.auto=true`")
     return features
@@ -201,18 +216,21 @@ def _check_shares(features: Features) -> None:
             )
 
 
-def _with_automatic(features: Features, split: Split, schema: pa.Schema) -> Features:
-    """Every column that nothing names, by its type; times and nested values are left out."""
+def _with_automatic(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Features:
+    """Every column that nothing names, by its type; the source's time becomes hour and weekday, other times nothing."""
     from pyarrow import types
 
     taken = {features.label.column, *AFTERMATH, *(column for _, column in _named(features, split))}
     free = [field for field in schema if field.name not in taken]
+    times = [field.name for field in free if field.name == source.timestamp]
+    free = [field for field in free if field.name not in times]
     words = [field.name for field in free if _is_category(field.type)]
     numbers = [field.name for field in free if types.is_floating(field.type) or types.is_decimal(field.type)]
     return features.model_copy(
         update={
             "categorical": (*features.categorical, *(Categorical(column=name) for name in words)),
             "numeric": (*features.numeric, *(Numeric(column=name) for name in numbers)),
+            "temporal": (*features.temporal, *(Temporal(column=name, unit=source.time_unit or "s") for name in times)),
         }
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ocad.errors import DataError
 from ocad.tabular.text import LineCheck, line_blocks
 
-LABEL, PRICE, TAGS = "click", "price", "usertag"
+LABEL, PRICE, TAGS = "click", "paid_price", "usertag"
 TRAIN_FILE, TEST_FILE, INDEX_FILE = "train.yzx.txt", "test.yzx.txt", "featindex.txt"
 COLUMNS = {
     "weekday": 1,
@@ -89,7 +89,7 @@ class YzxFile:
         self.rows: int | None = None
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows: `click`, `price`, one text column for each of `COLUMNS`, several tags joined with commas."""
+        """The rows: `click`, `paid_price`, one text column for each of `COLUMNS`, several tags joined with commas."""
         self.check.restart()
         for number, block in line_blocks(self.path):
             lines, numbers = self.check.keep(number, block)

@@ -51,7 +51,7 @@ def create_run(request: TrainRequest, config: PluginConfig) -> Path:
         write_atomically(run / REQUEST_FILE, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
     except OSError as error:
         raise OcadError(
-            f"cannot write the run folder `{run}` ({error.strerror})", "choose another with `--runs`"
+            f"cannot write the run folder `{run}` ({str(error.strerror).lower()})", "choose another with `--runs`"
         ) from None
     return run
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ocad.contexts import RunContext, VersionDraft
 from ocad.hookspecs import hookimpl
-from ocad_registry import AliasEntry
+from ocad_registry import AliasEntry, Version
 
 from .conftest import HELLO, CommandLine
 
@@ -126,18 +127,39 @@ def test_an_alias_moves_forth_and_back_and_ends(ocad: CommandLine) -> None:
     assert plain.out == f"{name}@production -> 1.0.0 (entry 6, promote)\n"
 
 
-def test_extensions_hear_of_every_move(ocad: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[tuple[str, str, str | None]] = []
+def test_extensions_hear_of_everything_in_its_order(ocad: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, ...]] = []
+
+    @hookimpl
+    def ocad_run_started(context: RunContext) -> None:
+        heard.append(("run", context.plugin, str(context.metric)))
+
+    @hookimpl
+    def ocad_before_register(draft: VersionDraft) -> None:
+        heard.append(("before", draft.name, str(draft.passed)))
+
+    @hookimpl
+    def ocad_version_registered(version: Version) -> None:
+        heard.append(("registered", version.ref))
 
     @hookimpl
     def ocad_alias_moved(name: str, alias: str, entry: AliasEntry) -> None:
-        heard.append((name, alias, entry.version))
+        heard.append(("moved", f"{name}@{alias}", str(entry.version)))
 
-    monkeypatch.setattr(importlib.import_module("ocad_hello.log"), "ocad_alias_moved", ocad_alias_moved, raising=False)
+    module = importlib.import_module("ocad_hello.log")
+    for hook in (ocad_run_started, ocad_before_register, ocad_version_registered, ocad_alias_moved):
+        monkeypatch.setattr(module, hook.__name__, hook, raising=False)
     answer_of(ocad, *HELLO, "--promote", "canary")
     answer_of(ocad, "registry", "promote", "hello-udp_echo@1.0.0", "canary")
     answer_of(ocad, "registry", "unset", "hello-udp_echo", "canary")
-    assert heard == [("hello-udp_echo", "canary", version) for version in ("2.1.0", "1.0.0", None)]
+    assert heard == [
+        ("run", "hello", "udp_echo"),
+        ("before", "hello-udp_echo", "True"),
+        ("registered", "hello-udp_echo@2.1.0"),
+        ("moved", "hello-udp_echo@canary", "2.1.0"),
+        ("moved", "hello-udp_echo@canary", "1.0.0"),
+        ("moved", "hello-udp_echo@canary", "None"),
+    ]
 
 
 def test_verify_of_the_registry_answers_with_findings(ocad: CommandLine, work: Path) -> None:

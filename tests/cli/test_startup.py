@@ -50,6 +50,12 @@ def test_only_the_named_plugin_is_imported_for_its_settings(tmp_path: Path, plug
     assert modules & (HEAVY | FOREIGN) - {"numpy"} == {"ocad_hello"}
 
 
+def test_verifying_needs_neither_the_plugin_nor_torch(work: Path) -> None:
+    modules = imported(work, work, "verify", "hello-udp_echo@1.0.0")
+    assert "onnxruntime" in modules
+    assert modules & ({"torch", "pandas", "sklearn", "pyarrow", "rich"} | FOREIGN) == set()
+
+
 def test_help_names_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "ocad", "-h"], capture_output=True, text=True, check=True)
     listed = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line.strip()]

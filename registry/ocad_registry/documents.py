@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, NoReturn
 
 from ocad_registry.errors import Corrupt
@@ -15,7 +14,6 @@ DOCUMENT_LIMIT = 64 * 1024
 """The most bytes of any other document: `registry.json`, `metadata.sha256`, an alias entry."""
 DEPTH_LIMIT = 127
 _DIGITS_LIMIT = 300
-_OPENING = re.compile(r"[\[{]")
 
 
 class _BadJsonError(ValueError):
@@ -78,7 +76,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _check_depth(text: str, value: Any) -> None:
-    if len(_OPENING.findall(text)) <= DEPTH_LIMIT:
+    if text.count("[") + text.count("{") <= DEPTH_LIMIT:
         return
     level, depth = [value], 0
     while level:

@@ -62,12 +62,12 @@ impl Inference {
     async fn infer(&self, request: Request<ModelInferRequest>) -> Result<ModelInferResponse> {
         let arrived = Instant::now();
         self.permit(&request)?;
-        let waited = convert::timeout(request.metadata())?;
+        let patience = convert::timeout(request.metadata())?;
         let request = request.into_inner();
         let source = self.0.source(&request.model_name, selector(&request.model_version)).await?;
         source.admit()?;
         let parameter = convert::timeout_parameter(&request);
-        let patience = [waited, parameter].into_iter().flatten().fold(self.0.limits.answer, std::time::Duration::min);
+        let patience = [patience, parameter].into_iter().flatten().fold(self.0.limits.answer, std::time::Duration::min);
         let (inputs, wanted, id) = convert::inputs(request)?;
         let answer =
             self.0.infer(source, inputs, wanted.as_deref(), arrived + patience, (Protocol::Grpc, arrived)).await?;

@@ -177,21 +177,18 @@ impl Catalog {
     /// Unloads the versions used longest ago until those that no plain name means fit the budget; `kept` stays.
     fn evict(&self, kept: &Arc<Model>) {
         let snapshot = self.snapshot.load();
-        let pinned = |model: &Arc<Model>| {
-            Arc::ptr_eq(model, kept)
-                || snapshot
-                    .models
-                    .get(&model.name)
-                    .and_then(|entry| entry.current.as_ref())
-                    .is_some_and(|current| Arc::ptr_eq(current, model))
+        let is_current = |model: &Arc<Model>| {
+            let entry = snapshot.models.get(&model.name);
+            entry.and_then(|entry| entry.current.as_ref()).is_some_and(|current| Arc::ptr_eq(current, model))
         };
         let mut resident = locked(&self.resident);
-        let mut spare: Vec<Arc<Model>> = resident.values().filter(|model| !pinned(model)).cloned().collect();
-        spare.sort_unstable_by_key(|model| std::cmp::Reverse(model.used()));
+        let mut spare: Vec<Arc<Model>> = resident.values().filter(|model| !is_current(model)).cloned().collect();
+        // the one just loaded has not been used yet, but it is about to be
+        spare.sort_unstable_by_key(|model| std::cmp::Reverse((Arc::ptr_eq(model, kept), model.used())));
         let mut total = 0;
         for model in spare {
             total += model.size + SESSION_BYTES;
-            if total > self.budget {
+            if total > self.budget && !Arc::ptr_eq(&model, kept) {
                 resident.remove(&(model.name.clone(), model.version.clone()));
             }
         }

@@ -1,6 +1,7 @@
 //! The runtime library and one session of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use ort::environment::Environment;
@@ -25,7 +26,11 @@ impl Runtime {
                 path.display()
             ))
         })?;
+        let log: ort::logging::LoggerFunction = Arc::new(|level, _, _, place, message| {
+            tracing::debug!(?level, place, message, "onnxruntime");
+        });
         let environment = builder
+            .with_logger(log)
             .with_name("ocad-server")
             .with_telemetry(false)
             .build()
@@ -78,6 +83,7 @@ fn build(runtime: &Runtime, path: &Path) -> ort::Result<Session> {
 }
 
 /// A run that the runtime refuses for its values is the client's fault (an id outside a table), any other is ours.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` takes
 fn refused(cause: ort::Error) -> Error {
     if cause.code() == ort::ErrorCode::InvalidArgument {
         tracing::info!(cause = %cause, "the runtime refused the values of a request");

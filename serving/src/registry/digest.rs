@@ -97,7 +97,7 @@ impl Verdicts {
         let Some(path) = &self.path else { return };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|path, _| path.exists());
-        if let Err(cause) = write_whole(path, &*known) {
+        if let Err(cause) = write_whole(path, &known) {
             tracing::warn!(path = %path.display(), %cause, "the digest cache cannot be written");
         }
     }

@@ -59,6 +59,7 @@ pub fn number(object: &Object, name: &str) -> Checked<f64> {
 }
 
 /// The value of a number.
+#[must_use]
 #[allow(clippy::cast_precision_loss)]
 pub fn as_number(value: &Json) -> Option<f64> {
     match value {

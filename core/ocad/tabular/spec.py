@@ -220,7 +220,9 @@ def _with_automatic(features: Features, split: Split, schema: pa.Schema, source:
     """Every column that nothing names, by its type; the source's time becomes hour and weekday, other times nothing."""
     from pyarrow import types
 
-    taken = {features.label.column, *AFTERMATH, *(column for _, column in _named(features, split))}
+    group = "features.group"  # whose rows they are is a feature as well
+    taken = {features.label.column, *AFTERMATH}
+    taken |= {column for place, column in _named(features, split) if place != group}
     free = [field for field in schema if field.name not in taken]
     times = [field.name for field in free if field.name == source.timestamp]
     free = [field for field in free if field.name not in times]

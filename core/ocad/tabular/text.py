@@ -62,7 +62,7 @@ class LineCheck:
             place = int(places[self.limit - self.bad])
             text = lines[place].as_py()
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-            count = f", the {self.limit + 1}th such line" if self.limit else ""
+            count = f" and only {self.limit} may be left out" if self.limit else ""
             raise DataError(
                 f"line {numbers[place]} of `{self.path}` does not parse{count}: `{shown}`",
                 "correct it, or allow more with `--max-bad-lines` (`data.max_bad_lines`)",

@@ -170,7 +170,7 @@ def test_an_interrupt_reaches_every_metric_and_names_what_is_kept(work: Path) ->
 
 DISKS = {
     "size=16k": ("disk-full", "no space left in `disk/models`", "free some and try again"),
-    "ro": ("read-only", "registry `disk/models` refuses access", "check its permissions and mount"),
+    "ro": ("read-only", "registry `disk/models` is read-only", "check its mount"),
 }
 
 

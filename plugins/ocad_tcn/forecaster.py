@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ocad.errors import CheckpointError
 from ocad.timeseries.scaling import Scaling
@@ -65,23 +66,34 @@ class Forecaster(nn.Module):
 
     def standardised(self, window: Tensor) -> Tensor:
         """The forecast `(batch, 1)` in standard deviations from the mean, the scale of the loss."""
-        scaling, deviation = self.architecture.scaling, self.architecture.deviation
-        plain = (window - self.architecture.mean) / deviation
-        middle = plain.mean(dim=1, keepdim=True)
-        around = plain - middle
-        seen = around * (deviation / scaling.scale)
-        if not self.architecture.relative:
-            seen = torch.cat([(window - scaling.center) / scaling.scale, seen], dim=2)
-        if scaling.kind == "log":
-            seen = torch.sign(seen) * torch.log1p(torch.abs(seen))
-        added = cast("Tensor", self.head(self.network(seen)))
-        if self.architecture.relative:
-            return cast("Tensor", middle.flatten(1) + self.linear(around.flatten(1)) + added)
-        return cast("Tensor", self.linear(plain.flatten(1)) + added)
+        features, middle = self._features(window)
+        offset = (middle - self.architecture.mean) / self.architecture.deviation if self.architecture.relative else 0.0
+        return self._combine(features, 1.0) + offset
 
     def forward(self, window: Tensor) -> Tensor:
         """The forecast `(batch, 1)` in the metric's unit."""
-        return self.standardised(window) * self.architecture.deviation + self.architecture.mean
+        features, middle = self._features(window)
+        offset = middle if self.architecture.relative else self.architecture.mean
+        return self._combine(features, self.architecture.deviation) + offset
+
+    def _features(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network makes of the window beside its standardised values, and the mean of the window, raw."""
+        architecture, scaling = self.architecture, self.architecture.scaling
+        values = window.flatten(1)
+        middle = values.mean(dim=1, keepdim=True)
+        around = values - middle
+        seen = (around * (1 / scaling.scale)).unsqueeze(1)
+        if not architecture.relative:
+            seen = torch.cat([((values - scaling.center) * (1 / scaling.scale)).unsqueeze(1), seen], dim=1)
+        if scaling.kind == "log":
+            seen = torch.sign(seen) * torch.log1p(torch.abs(seen))
+        plain = (around if architecture.relative else values - architecture.mean) * (1 / architecture.deviation)
+        return torch.cat([self.network(seen), plain], dim=1), middle
+
+    def _combine(self, features: Tensor, unit: float) -> Tensor:
+        """Head and linear part as one product, in `unit`: the fewest steps in the exported graph."""
+        weight = torch.cat([self.head.weight, self.linear.weight], dim=1) * unit
+        return functional.linear(features, weight, (self.head.bias + self.linear.bias) * unit)
 
 
 def build(architecture: Architecture, baseline: LinearForecast, seed: int) -> Forecaster:

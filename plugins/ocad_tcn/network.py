@@ -8,18 +8,21 @@ the positions kept so far, and thinning them by two after each block is a stride
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+MANY_ROWS = 64
+"""From this batch on, a matrix product per position beats a convolution, in evaluation too."""
+
 
 class CausalConvolution(nn.Linear):
-    """A causal convolution followed by ReLU, `(batch, positions, in)` to `(batch, ceil(positions / stride), out)`.
+    """A causal convolution followed by ReLU that keeps every `stride`-th position, counted back from the last.
 
-    It keeps every `stride`-th position, counted back from the last. `weight` is `(out, kernel * in)`, oldest tap first.
+    `weight` is `(out, kernel * in)`, oldest tap first.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
@@ -29,19 +32,24 @@ class CausalConvolution(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, sequence: Tensor, stride: int = 1) -> Tensor:
-        """See the class; the training path and this plain one, which is also what is exported, agree."""
-        if self.training and not torch.is_autocast_enabled("cpu"):
-            return cast("Tensor", _FusedConvolution.apply(sequence, self.weight, self.bias, self.kernel, stride))
-        first = (sequence.shape[1] - 1) % stride
-        missing = max(0, self.kernel - 1 - first)
-        padded = functional.pad(sequence, (0, 0, missing, 0))
-        start, count = first + missing - self.kernel + 1, padded.shape[1] - self.kernel + 1
-        taps = [padded[:, start + tap : tap + count : stride] for tap in range(self.kernel)]
-        return functional.relu(super().forward(torch.cat(taps, dim=2)))
+        """`(batch, in, positions)` to `(batch, out, ceil(positions / stride))`: for few rows, and what is exported."""
+        # from the first kept position on, a stride from the left keeps the same positions as one from the right
+        padded = functional.pad(sequence, (self.kernel - 1 - first_kept(sequence.shape[2], stride), 0))
+        weight = self.weight.view(self.out_features, self.kernel, -1).transpose(1, 2)
+        return functional.relu(functional.conv1d(padded, weight, self.bias, stride))
+
+    def forward_rows(self, sequence: Tensor, stride: int = 1) -> Tensor:
+        """The same for `(batch, positions, in)`, made for many rows and the gradient."""
+        return cast("Tensor", _FusedConvolution.apply(sequence, self.weight, self.bias, self.kernel, stride))
+
+
+def first_kept(positions: int, stride: int) -> int:
+    """The first position that a stride counted back from the last one meets."""
+    return (positions - 1) % stride
 
 
 class _FusedConvolution(torch.autograd.Function):
-    """The same by one matrix product per position, straight on the rows of memory: nothing is gathered or padded.
+    """The convolution by one matrix product per position, straight on the rows of memory: nothing is gathered or padded.
 
     The taps of a position are neighbours in `(batch, positions * in)`, so each is a matrix with a row stride, and
     gradients accumulate in place. Three times as fast as slicing, concatenating and their gradients.
@@ -77,11 +85,14 @@ class _FusedConvolution(torch.autograd.Function):
         return to_sequence, to_weight, to_bias, None, None
 
 
-def _places(positions: int, width: int, channels: int, kernel: int, stride: int) -> Iterator[tuple[slice, slice]]:
+@lru_cache(maxsize=256)
+def _places(positions: int, width: int, channels: int, kernel: int, stride: int) -> list[tuple[slice, slice]]:
     """For each kept position: the columns of its taps (fewer at the left border) and those of its output."""
-    for index, last in enumerate(range((positions - 1) % stride, positions, stride)):
+    places = []
+    for index, last in enumerate(range(first_kept(positions, stride), positions, stride)):
         taps = slice(max(0, last - kernel + 1) * width, (last + 1) * width)
-        yield taps, slice(index * channels, (index + 1) * channels)
+        places.append((taps, slice(index * channels, (index + 1) * channels)))
+    return places
 
 
 class ResidualBlock(nn.Module):
@@ -95,14 +106,22 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, sequence: Tensor, stride: int) -> Tensor:
-        """Every `stride`-th position of the block's output, counted back from the last."""
+        """Every `stride`-th position of the block's output, counted back from the last; `(batch, channels, positions)`."""
         hidden = self.dropout(self.second(self.dropout(self.first(sequence)), stride))
-        skipped = self.match(sequence[:, (sequence.shape[1] - 1) % stride :: stride])
-        return functional.relu(hidden + skipped)
+        kept = sequence[:, :, first_kept(sequence.shape[2], stride) :: stride]
+        if isinstance(self.match, nn.Linear):
+            kept = functional.conv1d(kept, self.match.weight.unsqueeze(2), self.match.bias)
+        return functional.relu(hidden + kept)
+
+    def forward_rows(self, sequence: Tensor, stride: int) -> Tensor:
+        """The same for `(batch, positions, channels)`."""
+        hidden = self.dropout(self.first.forward_rows(sequence))
+        hidden = self.dropout(self.second.forward_rows(hidden, stride))
+        return functional.relu(hidden + self.match(sequence[:, first_kept(sequence.shape[1], stride) :: stride]))
 
 
 class TemporalNetwork(nn.Module):
-    """A stack of residual blocks of dilations 1, 2, 4, …; `(batch, positions, inputs)` to `(batch, channels)`."""
+    """A stack of residual blocks of dilations 1, 2, 4, …; `(batch, inputs, positions)` to `(batch, channels)`."""
 
     def __init__(self, inputs: int, channels: tuple[int, ...], kernel: int, dropout: float) -> None:
         super().__init__()
@@ -113,6 +132,18 @@ class TemporalNetwork(nn.Module):
 
     def forward(self, sequence: Tensor) -> Tensor:
         """The features at the last position."""
-        for block in self.blocks[:-1]:
+        *blocks, last = cast("list[ResidualBlock]", list(self.blocks))
+        if self._many_rows(sequence):
+            sequence = sequence.transpose(1, 2)
+            for block in blocks:
+                sequence = block.forward_rows(sequence, 2)
+            return last.forward_rows(sequence, sequence.shape[1]).squeeze(1)
+        for block in blocks:
             sequence = block(sequence, 2)
-        return cast("Tensor", self.blocks[-1](sequence, sequence.shape[1])[:, 0])
+        return cast("Tensor", last(sequence, sequence.shape[2])).squeeze(2)
+
+    def _many_rows(self, sequence: Tensor) -> bool:
+        """Whether one product per position is the faster way; it is neither exported nor run in bfloat16."""
+        if torch.compiler.is_exporting() or torch.is_autocast_enabled("cpu"):
+            return False
+        return self.training or len(sequence) >= MANY_ROWS

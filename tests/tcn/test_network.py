@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ocad_tcn.network import ResidualBlock, TemporalNetwork
+from ocad_tcn.network import MANY_ROWS, ResidualBlock, TemporalNetwork
 
 
 def full_network(network: TemporalNetwork, window: Tensor) -> Tensor:
     """The textbook TCN with the same weights: `conv1d` of growing dilation over every position, then the last one."""
-    hidden = window.transpose(1, 2)
+    hidden = window
     for index, module in enumerate(network.blocks):
         assert isinstance(module, ResidualBlock)
         dilation, skipped = 2**index, hidden
@@ -34,13 +34,13 @@ def gradients(network: TemporalNetwork, output: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("length", [2, 7, 10, 16, 31])
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 @pytest.mark.parametrize("channels", [(4,), (5, 5, 5), (3, 6, 4, 4)])
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(("rows", "training"), [(6, True), (6, False), (MANY_ROWS, False)])
 def test_pruned_network_equals_the_full_one(
-    length: int, kernel: int, channels: tuple[int, ...], training: bool
+    length: int, kernel: int, channels: tuple[int, ...], rows: int, training: bool
 ) -> None:
     torch.manual_seed(length * kernel)
     network = TemporalNetwork(2, channels, kernel, dropout=0.0).double().train(training)
-    window = torch.randn(6, length, 2, dtype=torch.float64)
+    window = torch.randn(rows, 2, length, dtype=torch.float64)
     pruned, full = network(window), full_network(network, window)
     torch.testing.assert_close(pruned, full, rtol=1e-12, atol=1e-12)
     for one, other in zip(gradients(network, pruned), gradients(network, full), strict=True):
@@ -50,21 +50,21 @@ def test_pruned_network_equals_the_full_one(
 def test_gradient_reaches_the_window_itself() -> None:
     torch.manual_seed(1)
     network = TemporalNetwork(1, (3, 3), 3, dropout=0.0).double().train()
-    window = torch.randn(4, 10, 1, dtype=torch.float64, requires_grad=True)
+    window = torch.randn(4, 1, 10, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(network, (window,))
 
 
 def test_dropout_acts_in_training_only() -> None:
     torch.manual_seed(1)
     network = TemporalNetwork(1, (8, 8), 3, dropout=0.5)
-    window = torch.randn(4, 10, 1)
+    window = torch.randn(4, 1, 10)
     assert not torch.equal(network.train()(window), network(window))
     assert torch.equal(network.eval()(window), network(window))
 
 
 def test_bf16_autocast_reaches_the_convolutions() -> None:
     network = TemporalNetwork(1, (8, 8), 3, dropout=0.0).train()
-    window = torch.randn(4, 10, 1)
+    window = torch.randn(4, 1, 10)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(window)
     output.float().sum().backward()

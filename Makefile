@@ -36,7 +36,7 @@ demo: setup ## Train, verify, register, promote and ask a forecaster of round-tr
 	$(BIN)/ocad predict tcn-udp_echo@production --data udp_echo
 
 test: check ## Lint, types, contracts and every fast test
-	$(CPU_THREADS) $(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
+	$(CPU_THREADS) $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup ## The tests that take minutes
 	$(CPU_THREADS) $(BIN)/pytest -m slow

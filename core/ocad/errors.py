@@ -64,6 +64,12 @@ class VerificationError(OcadError):
     exit_code = 3
 
 
+class InterruptedRun(OcadError):
+    """Ctrl-C during training; the run folder is kept and can be resumed; exit code 1."""
+
+    code = "interrupted"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the entry of `known` closest to `word`, or all of them when none is close."""
     options = sorted(known)

@@ -111,7 +111,7 @@ class Host:
     @cached_property
     def entries(self) -> dict[str, EntryPoint]:
         """Every plugin's entry point by name, in order of names, without importing any; disabled ones are left out."""
-        return _entries(PLUGIN_GROUP)
+        return _entries(PLUGIN_GROUP, self._warn)
 
     def plugin(self, name: str) -> Plugin:
         """The plugin `name`, loaded. Raises `UsageError` when it is not installed, `PluginError` when it is broken."""
@@ -133,7 +133,7 @@ class Host:
     def extensions(self) -> list[Guest]:
         """The extensions that load; the others are reported to `warn` and left out."""
         guests = []
-        for entry in _entries(EXTENSION_GROUP).values():
+        for entry in _entries(EXTENSION_GROUP, self._warn).values():
             try:
                 guests.append(Guest(entry, EventHooks))
             except PluginError as error:
@@ -159,10 +159,17 @@ def package_of(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _entries(group: str) -> dict[str, EntryPoint]:
+def _entries(group: str, warn: Callable[[str], None]) -> dict[str, EntryPoint]:
+    """The entry points of `group` by name; of two packages with one name the first by package is used, and `warn` told."""
     disabled = {name.strip() for name in os.environ.get("OCAD_DISABLE_PLUGINS", "").split(",")}
-    found = sorted(entry_points(group=group), key=lambda entry: entry.name)
-    return {entry.name: entry for entry in found if entry.name not in disabled}
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, package_of(entry))):
+        if entry.name in found:
+            others = f"`{package_of(found[entry.name])}` and `{package_of(entry)}`"
+            warn(f"{others} both bring `{entry.name}`: the first is used, uninstall one")
+        elif entry.name not in disabled:
+            found[entry.name] = entry
+    return found
 
 
 def _cause(error: BaseException) -> str:

@@ -19,6 +19,10 @@ MANY_ROWS = 64
 """From this batch on, a matrix product per position beats a convolution, in evaluation too."""
 
 
+NARROW = 8
+"""Up to this many inputs of a position (taps times channels), one gathered product is faster than one per position."""
+
+
 class CausalConvolution(nn.Linear):
     """A causal convolution followed by ReLU that keeps every `stride`-th position, counted back from the last.
 
@@ -40,7 +44,12 @@ class CausalConvolution(nn.Linear):
 
     def forward_rows(self, sequence: Tensor, stride: int = 1) -> Tensor:
         """The same for `(batch, positions, in)`, made for many rows and the gradient."""
-        return cast("Tensor", _FusedConvolution.apply(sequence, self.weight, self.bias, self.kernel, stride))
+        if self.in_features > NARROW:
+            return cast("Tensor", _FusedConvolution.apply(sequence, self.weight, self.bias, self.kernel, stride))
+        # too little work in a position for a product of its own: gather the few taps of all of them
+        padded = functional.pad(sequence, (0, 0, self.kernel - 1 - first_kept(sequence.shape[1], stride), 0))
+        taps = padded.unfold(1, self.kernel, stride).transpose(2, 3).flatten(2)
+        return functional.relu(functional.linear(taps, self.weight, self.bias))
 
 
 def first_kept(positions: int, stride: int) -> int:

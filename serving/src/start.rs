@@ -103,6 +103,7 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
             rows: config.max_batch.max(1),
             wait: Duration::from_micros(config.max_wait_us),
             batchable: true,
+            spin: Duration::from_micros(config.spin_us),
         },
         dispatch: Dispatch::start(),
         metrics: metrics.clone(),

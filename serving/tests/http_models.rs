@@ -138,7 +138,7 @@ async fn changes_are_noticed_without_a_restart() {
     let first = registry.publish("scaled", "1.0.0", &Draft::scaled(1.0));
     registry.promote("scaled", "production", 1, "1.0.0", &first);
     let app = registry.serve(&[]);
-    let (watch, alarm) = Watch::new(Duration::from_mins(60));
+    let (watch, alarm) = Watch::new(Duration::from_hours(1));
     let catalog = Arc::clone(&app.catalog);
     let follower = std::thread::spawn(move || catalog.follow(watch));
     let second = registry.publish("scaled", "2.0.0", &Draft::scaled(2.0));

@@ -5,6 +5,7 @@
 //! of its own, because splitting small batches over threads costs more than it gains.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,9 @@ pub struct Limits {
     pub wait: Duration,
     /// Whether rows of several requests may run together.
     pub batchable: bool,
+    /// How long a thread stays awake for the next request of a lone client, and the client's request for its answer:
+    /// waking a sleeping thread takes as long as a small model.
+    pub spin: Duration,
 }
 
 /// A backlog worth a second thread: this many rows, or this much estimated work.
@@ -65,6 +69,8 @@ struct State {
     idle: Vec<bool>,
     running: usize,
     row_cost: Duration,
+    /// Whether the last batch was one request, and came soon after the one before.
+    lone: bool,
     closed: bool,
 }
 
@@ -82,6 +88,8 @@ impl State {
 pub struct Queue {
     state: Mutex<State>,
     wake: Vec<Condvar>,
+    /// The jobs in `state`, to be looked at without its lock.
+    pending: AtomicUsize,
     limits: Limits,
 }
 
@@ -90,7 +98,12 @@ impl Queue {
     #[must_use]
     pub fn new(limits: Limits, threads: usize) -> Self {
         let state = State { idle: vec![false; threads], ..State::default() };
-        Self { state: Mutex::new(state), wake: (0..threads).map(|_| Condvar::new()).collect(), limits }
+        Self {
+            state: Mutex::new(state),
+            wake: (0..threads).map(|_| Condvar::new()).collect(),
+            pending: AtomicUsize::new(0),
+            limits,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -123,6 +136,7 @@ impl Queue {
         }
         state.rows += job.rows;
         state.jobs.push_back(job);
+        self.pending.store(state.jobs.len(), Ordering::Release);
         self.wake_one(&mut state);
         Ok(())
     }
@@ -146,6 +160,7 @@ impl Queue {
     pub fn take(&self, index: usize, batch: &mut Vec<Job>) -> bool {
         batch.clear();
         let mut state = self.lock();
+        let (idle_since, mut spun) = (Instant::now(), false);
         loop {
             if state.closed && state.jobs.is_empty() {
                 return false;
@@ -155,14 +170,31 @@ impl Queue {
                 state = self.fill(state);
                 self.collect(&mut state, batch);
                 if !batch.is_empty() {
+                    state.lone = batch.len() == 1 && idle_since.elapsed() < self.limits.spin;
                     self.wake_one(&mut state);
                     return true;
                 }
                 continue;
             }
+            if index == 0 && state.lone && !spun {
+                drop(state);
+                self.spin();
+                spun = true;
+                state = self.lock();
+                continue;
+            }
             state.idle[index] = true;
             state = self.wake[index].wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle[index] = false;
+        }
+    }
+
+    /// Stays awake for the next job, as long as it is worth.
+    fn spin(&self) {
+        let started = Instant::now();
+        while self.pending.load(Ordering::Acquire) == 0 && started.elapsed() < self.limits.spin {
+            // whoever else wants this processor gets it
+            std::thread::yield_now();
         }
     }
 
@@ -200,6 +232,7 @@ impl Queue {
             batch.push(job);
         }
         state.running += rows;
+        self.pending.store(state.jobs.len(), Ordering::Release);
     }
 
     /// Notes that `rows` rows ran for `elapsed`, for the estimate of a backlog's cost.

@@ -83,6 +83,8 @@ impl Catalog {
         let names = self.names();
         for gone in self.snapshot().models.keys().filter(|name| !names.contains(name)) {
             tracing::info!(model = gone, "the model is gone from the registry");
+            let snapshot = self.snapshot();
+            self.forget_gauges(gone, snapshot.models[gone].index.versions.keys());
             self.replace(gone, None);
             self.retain(gone, |_| false);
         }
@@ -106,6 +108,7 @@ impl Catalog {
             Ok(index) => {
                 let entry = self.update(name, &before, index);
                 let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
+                self.forget_gauges(name, before.index.versions.keys().filter(|version| !live.contains(version)));
                 self.replace(name, Some(entry));
                 self.retain(name, |version| live.contains(version));
             }
@@ -240,6 +243,18 @@ impl Catalog {
     /// Says that no further requests should be sent here.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the gauges of versions that are gone to zero.
+    fn forget_gauges<'a>(&self, name: &str, gone: impl Iterator<Item = &'a Version>) {
+        for version in gone {
+            self.factory.metrics.set(
+                "ocad_server_model_version",
+                &[("model", name), ("version", &version.to_string())],
+                0.0,
+            );
+        }
+        self.factory.metrics.set("ocad_server_model_stale", &[("model", name)], 0.0);
     }
 
     /// Sets the gauges that follow the catalog.

@@ -20,6 +20,7 @@ from ocad.tabular import world
 from ocad.tabular.dataset import load_clicks
 from ocad.tabular.prepare import prepare
 from ocad.tabular.simulate import ensure_simulated, simulate_clicks
+from ocad.tabular.sources import Log
 from ocad.tabular.spec import Categorical, DataSettings, Features, Split
 
 
@@ -96,11 +97,11 @@ def test_the_default_log_is_written_when_it_is_first_read(tmp_path: Path) -> Non
     path = tmp_path / "cache" / "log.parquet"
     source = DataSource(name="log", path=path, kind="clicks", label="click", simulate=Simulation(rows=400, seed=3))
     assert source.missing() is None
-    ensure_simulated(source, SilentProgress())
+    assert Log(source, path, Features()).rows == 400
     written = path.read_bytes()
     assert written == simulate(400, tmp_path / "same.parquet", 3).read_bytes()
     path.write_bytes(b"kept")
-    ensure_simulated(source, SilentProgress())
+    ensure_simulated(source)
     assert path.read_bytes() == b"kept"
     assert [file.name for file in path.parent.iterdir()] == ["log.parquet"]
 

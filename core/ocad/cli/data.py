@@ -105,14 +105,11 @@ def _median_step(frame: Frame) -> float | None:
 
 def _describe_tables(source: DataSource) -> dict[str, Any]:
     from ocad.errors import DataError
-    from ocad.progress import console_progress
-    from ocad.tabular.simulate import ensure_simulated
     from ocad.tabular.sources import Log
     from ocad.tabular.spec import Features
 
     if reason := source.missing():
         raise DataError(f"data `{source.name}` is not here: {reason}", "check the path, or set `OCAD_SHARED_DATA`")
-    ensure_simulated(source, console_progress())
     tables = []
     for name, path in {"": source.path, **source.files}.items():
         log = Log(source, path, Features())

@@ -91,7 +91,12 @@ def ctr(rows: int, out: Path, seed: int) -> None:
         "click_rate": log.click_rate,
         "mean_probability": log.mean_probability,
     }
-    emit(value, lambda: f"{log.path}: {log.rows} rows, {log.click_rate:.2%} clicked; next `ocad data show {log.path}`")
+    emit(
+        value,
+        lambda: (
+            f"{log.path}: {log.rows} rows, {log.click_rate:.2%} clicked; next `ocad data prepare --data {log.path}`"
+        ),
+    )
 
 
 def _describe(prepared: PreparedData, out: Path) -> str:

@@ -22,7 +22,6 @@ from ocad.runs import write_json
 from ocad.tabular.encoder import PREPROCESS_FILE, VOCABULARY_FILE, Encoder
 from ocad.tabular.fitting import EncoderFit
 from ocad.tabular.parts import PartWriter, labels
-from ocad.tabular.simulate import ensure_simulated
 from ocad.tabular.sources import Log
 from ocad.tabular.spec import DataSettings, Features, Split, resolve, split_column, used_columns
 from ocad.tabular.splits import PARTS, TEST, TRAIN, VALIDATION, Assign, Shares, assigner
@@ -65,7 +64,6 @@ def prepare(
     The same rows, settings and seed give the same bytes. Raises `DataError` naming file, column, row or line for data
     that cannot be used, `UsageError` for a split without its column.
     """
-    ensure_simulated(source, progress)
     work = _Work.plan(source, features, split, data, seed)
     folder.mkdir(parents=True, exist_ok=True)
     fit = EncoderFit(work.features)

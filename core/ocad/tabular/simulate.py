@@ -16,6 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ocad.errors import OcadError, UsageError
+from ocad.progress import SilentProgress
 from ocad.tabular.temporal import hour_of, weekday_of
 from ocad.tabular.world import AGES, CATEGORIES, DEVICES, POSITIONS, REGIONS, SITES, Columns, World
 from ocad.tabular.yzx import COLUMNS, INDEX_FILE, TEST_FILE, TRAIN_FILE
@@ -67,12 +68,12 @@ def simulate_clicks(rows: int, out: Path, seed: int, progress: Progress) -> Simu
     return SimulatedLog(out, rows, seed, clicks / rows, probability / rows)
 
 
-def ensure_simulated(source: DataSource, progress: Progress) -> None:
+def ensure_simulated(source: DataSource) -> None:
     """Writes the log of a catalogue entry with `simulate`, once; a reader sees the whole file or none."""
     if source.simulate is None or source.path.is_file():
         return
     half = source.path.with_name(f".{os.getpid()}-{source.path.name}")
-    simulate_clicks(source.simulate.rows, half, source.simulate.seed, progress)
+    simulate_clicks(source.simulate.rows, half, source.simulate.seed, SilentProgress())
     half.replace(source.path)
 
 

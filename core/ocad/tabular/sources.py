@@ -14,6 +14,7 @@ import pyarrow.parquet
 from ocad.catalogue import CLICK_SUFFIXES, DataSource, unreadable
 from ocad.errors import DataError, nearest
 from ocad.tabular.libsvm import LibsvmFile
+from ocad.tabular.simulate import ensure_simulated
 from ocad.tabular.spec import Features, Join
 from ocad.tabular.text import LineCheck
 from ocad.tabular.yzx import YzxFile
@@ -35,10 +36,11 @@ class Reader(Protocol):
 
 
 class Log:
-    """A file of a click log with the columns that `features.joins` adds."""
+    """A file of a click log with the columns that `features.joins` adds; a log of the click world is written when absent."""
 
     def __init__(self, source: DataSource, path: Path, features: Features, max_bad_lines: int = 0) -> None:
         self.source, self.path = source, path
+        ensure_simulated(source)
         self._reader, self.check = _open(source, path, features, max_bad_lines)
         self._joined = [_JoinedFile(source, join, self._reader.schema) for join in features.joins]
         schema = self._reader.schema

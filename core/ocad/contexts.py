@@ -109,6 +109,8 @@ class Export:
     description: str = ""
     parents: Sequence[str] = ()
     """References (`name@version`) of the registered versions that this one is built from."""
+    also: Mapping[str, Export] = field(default_factory=dict)
+    """Other graphs of the same model: each is proven like this one and registered as `NAME-KEY` with this one as parent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class TrainResult:
 
     version: Version
     run: Path
+    also: tuple[Version, ...] = ()
+    """Other graphs of the same model, registered as its children (`Export.also`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Name, version, reference, paths, metrics, gates, parity and the verdict."""
@@ -66,15 +68,16 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     )
     host.fire("ocad_run_started", context=context)
     try:
-        version = _stages(plugin, context, request, host)
+        version, *also = _stages(plugin, context, request, host)
     except KeyboardInterrupt:
         raise OcadError(f"interrupted; `{run}` is kept", f"go on with `ocad train --resume {run}`") from None
-    result = TrainResult(version, run)
+    result = TrainResult(version, run, tuple(also))
     write_json(run / RESULT_FILE, result.to_json())
-    host.fire("ocad_version_registered", version=version)
-    if request.promote and version.manifest.passed:
-        entry = registry.promote(version.ref, request.promote)
-        host.fire("ocad_alias_moved", name=version.name, alias=request.promote, entry=entry)
+    for registered in (version, *also):
+        host.fire("ocad_version_registered", version=registered)
+        if request.promote and registered.manifest.passed:
+            entry = registry.promote(registered.ref, request.promote)
+            host.fire("ocad_alias_moved", name=registered.name, alias=request.promote, entry=entry)
     return result
 
 
@@ -119,21 +122,30 @@ def refuse_bad_target(registry: Registry, request: TrainRequest) -> None:
     raise VersionExists(f"`{taken.ref}` exists", "a version never changes; give another `--version`")
 
 
-def _stages(plugin: Plugin, context: RunContext, request: TrainRequest, host: Host) -> Version:
-    """Every stage in order, up to the published version."""
+def _stages(plugin: Plugin, context: RunContext, request: TrainRequest, host: Host) -> list[Version]:
+    """Every stage in order, up to the published version and then those of `Export.also`."""
     data: PreparedData = plugin.ask("ocad_prepare_data", context=context)
     trained: Trained = plugin.ask("ocad_train", context=context, data=data)
     evaluation: Evaluation = plugin.ask("ocad_evaluate", context=context, trained=trained, data=data)
     refuse_non_finite(plugin, evaluation.metrics)
     write_json(context.run / "metrics.json", evaluation.metrics)
     export: Export = plugin.ask("ocad_export", context=context, trained=trained)
-    export, parity = prove_parity(plugin, context, trained, export)
-    draft = draft_version(plugin, context, request.model_name(), data, evaluation, export, parity)
-    passed = bool(draft.gates) and all(gate.passed for gate in draft.gates) and (parity is None or parity.passed)
-    host.ask_veto(
-        VersionDraft(draft.name, plugin.name, draft.task, draft.metric, evaluation.metrics, passed, context.run)
-    )
-    return publish(context.registry, draft, export, request.version, context.run)
+
+    def register(name: str, graph: Export, version: str | None) -> Version:
+        proven, parity = prove_parity(plugin, context, trained, graph)
+        draft = draft_version(plugin, context, name, data, evaluation, proven, parity)
+        passed = bool(draft.gates) and all(gate.passed for gate in draft.gates) and (parity is None or parity.passed)
+        host.ask_veto(
+            VersionDraft(name, plugin.name, draft.task, draft.metric, evaluation.metrics, passed, context.run)
+        )
+        return publish(context.registry, draft, proven, version, context.run)
+
+    name = request.model_name()
+    versions = [register(name, export, request.version)]
+    for key, other in export.also.items():
+        child = dataclasses.replace(other, parents=(*other.parents, versions[0].ref))
+        versions.append(register(f"{name}-{key}", child, versions[0].version))
+    return versions
 
 
 def refuse_non_finite(plugin: Plugin, metrics: Mapping[str, float]) -> None:

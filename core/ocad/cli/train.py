@@ -94,7 +94,9 @@ def describe(result: TrainResult) -> str:
         rows.append(("parity", f"<= {parity.tolerance:g} of scale", parity.max_scaled_diff, parity.passed))
     lines.append(table(("gate", "bar", "observed", "passed"), rows))
     lines += ["", table(("metric", "value"), sorted(manifest.metrics.items()))]
-    lines += ["", f"version  {result.version.path}", f"run      {result.run}"]
+    lines += ["", f"version  {result.version.path}"]
+    lines += [f"also     {other.ref}{'' if other.manifest.passed else ' (did not pass)'}" for other in result.also]
+    lines.append(f"run      {result.run}")
     if manifest.passed:
         lines.append(f"next     ocad registry promote {result.version.ref} production")
     return "\n".join(lines)

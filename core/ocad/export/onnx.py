@@ -77,6 +77,17 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> list[Artifact]:
     return artifacts
 
 
+def hide_output(path: Path, name: str) -> None:
+    """Takes `name` off the outputs of the graph at `path`; the value stays inside, for `open_session` to bring out."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    kept = [output for output in model.graph.output if output.name != name]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
 def _write_external_data(model: onnx.ModelProto, data: Path) -> None:
     """Moves tensors of a page or more to `data`, each aligned to a page so that a runtime can map it."""
     import onnx

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ocad.errors import DataError
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from ocad.protocols import Arrays
     from ocad_registry import Signature, Tensor
 
@@ -37,21 +39,36 @@ class OnnxPredictor:
     """The graph at `path` (opset and weights as exported), one onnxruntime session with `threads` intra-op threads."""
 
     def __init__(self, path: Path, signature: Signature, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.signature = signature
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(path, threads)
         self._outputs = [tensor.name for tensor in signature.outputs]
 
     def predict(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name for `inputs`, cast safely to the signature's dtypes; see `Predictor.predict`."""
         feeds = check_inputs(self.signature, inputs)
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+
+
+def open_session(path: Path, threads: int = 1, inner: Sequence[str] = ()) -> InferenceSession:
+    """The graph at `path` in onnxruntime; values named in `inner`, float32 inside the graph, are outputs too."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    graph: str | bytes = str(path)
+    if inner:
+        import onnx
+
+        model = onnx.load(path, load_external_data=False)
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner
+        )
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        graph = model.SerializeToString()
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def check_inputs(signature: Signature, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""One suite over every plugin: runs the whole pipeline on a small series in a folder of its own and checks each promise."""
+"""One suite over every plugin: runs the whole pipeline on a small series or click log and checks each promise."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Bench:
     plugin: Plugin
     folder: Path
     data: str
-    metric: str
+    metric: str | None
     context: RunContext | None = None
     prepared: PreparedData | None = None
     trained: Trained | None = None
@@ -85,21 +85,29 @@ def check_plugin(
 
     Works in `folder`, or in a temporary one. Raises `UsageError` for an unknown plugin, `PluginError` for a broken one.
     """
-    from ocad.testing.series import write_series
     from ocad_registry import Registry
 
     host = Host()
     plugin = host.plugin(name)
-    metric = metric or "udp_echo"
     with tempfile.TemporaryDirectory(prefix="ocad-check-") as temporary:
         work = folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        rows = data or str(write_series(work / "series.parquet", metric))
         session = Session(host, Registry(work / "models"), SilentProgress())
-        bench = Bench(session, plugin, work, rows, metric)
+        bench = Bench(session, plugin, work, *_rows(plugin.info.task, work, data, metric))
         for check in CHECKS:
             bench.findings.append(_run(check, bench))
     return bench.findings
+
+
+def _rows(task: str, folder: Path, data: str | None, metric: str | None) -> tuple[str, str | None]:
+    """The data and the metric: as given, else a click log for models of clicks and a series for all others."""
+    from ocad.testing.clicks import write_clicks
+    from ocad.testing.series import write_series
+
+    if task == "ctr":
+        return data or str(write_clicks(folder / "clicks.parquet")), metric
+    metric = metric or "udp_echo"
+    return data or str(write_series(folder / "series.parquet", metric)), metric
 
 
 def short_config(model: type[Config]) -> Config:
@@ -287,7 +295,7 @@ def detects(bench: Bench) -> str:
     if not bench.plugin.implements("ocad_detect"):
         raise Skipped("it detects nothing")
     model = bench.session.load(_need(bench.version).ref)
-    frame = read_frame(find_data(bench.data), [bench.metric]).data
+    frame = read_frame(find_data(bench.data), [bench.metric] if bench.metric else None, varying=False).data
     context = bench.session.host_context()
     scores = np.asarray(bench.plugin.ask("ocad_detect", context=context, model=model, frame=frame))
     assert scores.shape == (len(frame),), f"{scores.shape} scores for {len(frame)} rows"

@@ -98,6 +98,10 @@ def test_columns_of_the_wrong_kind(prepared: Prepare) -> None:
     assert said.startswith("column `site` does not hold numbers (")
     said = complaint(lambda: prepared(log_frame().assign(time=None), Features(temporal=(Temporal(column="time"),))))
     assert said.startswith("column `time` does not hold times (")
+    said = complaint(
+        lambda: prepared(log_frame().assign(time="yesterday"), Features(temporal=(Temporal(column="time"),)))
+    )
+    assert said == "column `time` holds `yesterday` in row 0, not a time: write times as ISO 8601"
     frame = log_frame().astype({"time": "float64"})
     frame.loc[17, "time"] = np.nan
     said = complaint(lambda: prepared(frame, Features(temporal=(Temporal(column="time"),))))
@@ -177,6 +181,21 @@ def test_joins_and_shares_that_do_not_fit(prepared: Prepare) -> None:
     assert complaint(lambda: prepared(log_frame().assign(users_of="x"), shared)).startswith(
         "`site` shares the vocabulary of `user`, which is not categorical: "
     )
+
+
+def test_columns_that_may_not_be_named_so(prepared: Prepare) -> None:
+    twice = Features(categorical=(Categorical(column="site"), Categorical(column="site", min_count=2)))
+    assert complaint(lambda: prepared(log_frame(), twice)) == "the column `site` is named twice: name it once"
+    leak = Features(numeric=(Numeric(column="label"),))
+    assert complaint(lambda: prepared(log_frame(), leak)) == (
+        "the column `label` is what is predicted, not a feature: leave it out of the features"
+    )
+
+
+def test_a_log_without_rows(prepared: Prepare) -> None:
+    assert complaint(lambda: prepared(log_frame().iloc[:0])) == "data `log1.parquet` has no rows: write it again"
+    said = complaint(lambda: prepared(log_frame(), SITE, Split(kind="time", column="label")))
+    assert said == "label `label` is 0 in every train row: both 0 and 1 are needed; give more rows"
 
 
 def test_a_name_that_is_no_data(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.tabular.conftest import FEATURES, Prepare, log_frame
 
 from ocad.catalogue import DataSource
@@ -19,6 +21,7 @@ from ocad.progress import SilentProgress
 from ocad.tabular.dataset import load_clicks
 from ocad.tabular.prepare import FILES, load_encoder, prepare
 from ocad.tabular.spec import DataSettings, Split
+from ocad.tabular.splits import Shares, assigner
 
 HELD_OUT = st.fixed_dictionaries(
     {
@@ -91,19 +94,45 @@ def test_no_statistic_sees_validation_or_test(tmp_path: Path, held_out: list[dic
         assert equal_but_for_rounding(mixed / name, alone / name)
 
 
+@pytest.mark.parametrize("kind", ["random", "time", "group"])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_statistic_sees_what_a_split_holds_out(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    """What decides the part (row number, `time`, `user`) stays; everything else of held-out rows may be anything."""
+    split = Split(kind=kind, validation=0.3, test=0.3, column={"time": "time", "group": "user"}.get(kind))  # type: ignore[arg-type]
+    frame = log_frame(80)
+    held_out = np.flatnonzero(parts_of(frame, split) > 0)
+    other = frame.copy()
+    for row in data.draw(st.lists(st.sampled_from(held_out.tolist()), unique=True, max_size=10)):
+        values = data.draw(HELD_OUT)
+        fixed = {"time": ("time",), "group": ("user",)}.get(kind, ())
+        for name in ("site", "user", "age", "bid", "time"):
+            if name not in fixed:
+                other.loc[row, name] = values[name]  # type: ignore[call-overload]
+    ours, theirs = (prepare_frame(tmp_path, one, split) for one in (frame, other.astype(frame.dtypes)))
+    for name in ("preprocess.json", "vocab.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def parts_of(frame: pd.DataFrame, split: Split) -> NDArray[np.int8]:
+    """The part of each row under `prepare_frame`'s seed."""
+    table, shares = pa.Table.from_pandas(frame), Shares(split.validation, split.test)
+    return assigner(split, split.column, shares, 1, lambda: [table], "s")(table, 0)
+
+
 def other_rows(train: pd.DataFrame) -> pd.DataFrame:
     """The training rows with four plain rows to hold out."""
     rest = log_frame(4, seed=9).assign(part=["validation", "validation", "test", "test"], label=[0, 1, 0, 1])
     return pd.concat([train, rest])
 
 
-def prepare_frame(tmp_path: Path, frame: pd.DataFrame) -> Path:
-    """The folder that `frame`, which says each row's part, was prepared in."""
+def prepare_frame(tmp_path: Path, frame: pd.DataFrame, split: Split | None = None) -> Path:
+    """The folder that `frame`, which says each row's part or is split otherwise, was prepared in."""
     path = tmp_path / "log.parquet"
     frame.to_parquet(path, index=False)
     folder = tmp_path / f"of{len(list(tmp_path.iterdir()))}"
     source = DataSource(name="log", path=path)
-    split = Split(kind="given", column="part")
+    split = split or Split(kind="given", column="part")
     prepare(source, FEATURES, split, DataSettings(), seed=1, folder=folder, progress=SilentProgress())
     return folder
 

@@ -77,6 +77,11 @@ def seconds(column: pa.Array, name: str, unit: str, rows: Rows = 0) -> NDArray[n
     """`column` as whole seconds since 1970 (UTC): times, ISO 8601 text, or numbers in `unit`. `DataError` when missing."""
     if types.is_string(column.type) or types.is_large_string(column.type):
         parsed = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601", errors="coerce")
+        wrong = (parsed.isna() & pc.is_valid(column).to_pandas()).to_numpy()
+        if wrong.any():
+            text = column[int(wrong.argmax())].as_py()
+            row = row_number(rows, wrong)
+            raise DataError(f"column `{name}` holds `{text}` in row {row}, not a time", "write times as ISO 8601")
         column = pa.array(parsed.dt.as_unit("us").dt.tz_localize(None))
     if types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))

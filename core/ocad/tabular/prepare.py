@@ -66,10 +66,13 @@ def prepare(
     """
     work = _Work.plan(source, features, split, data, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    fit = EncoderFit(work.features)
+    fit, seen = EncoderFit(work.features), 0
     for batch in work.batches(progress, "fitting"):
+        seen += len(batch.rows)
         if (batch.parts == TRAIN).any():
             fit.add(*batch.of(TRAIN))
+    if not fit.rows and not seen:
+        raise DataError(f"data `{source.name}` has no rows", "write it again")
     encoder = fit.result()
     writers = [PartWriter(folder / FILES[part], work.features) for part in PARTS]
     try:

@@ -167,6 +167,7 @@ def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSou
                 nearest(column, schema.names),
             )
     _check_shares(features)
+    _check_twice(features, label)
     if features.auto:
         features = _with_automatic(features, split, schema, source)
     if not (features.categorical or features.numeric or features.temporal):
@@ -211,9 +212,21 @@ def _check_shares(features: Features) -> None:
             )
         if columns[item.share].share:
             raise DataError(
-                f"`{item.column}` shares the vocabulary of `{item.share}`, which shares another's",
-                f"share `{columns[item.share].share}`",
+                f"`{item.column}` shares the vocabulary of `{item.share}`, which has none of its own",
+                "share that of a column without `share`",
             )
+
+
+def _check_twice(features: Features, label: str) -> None:
+    """Raises `DataError` for a column that is named twice for the same use, and for a label among the features."""
+    for items in (features.categorical, features.numeric, features.temporal):
+        columns = [item.column for item in items]
+        twice = next((column for column in columns if columns.count(column) > 1), None)
+        if twice:
+            raise DataError(f"the column `{twice}` is named twice", "name it once")
+        if label in columns or features.truth in columns:
+            known = label if label in columns else features.truth
+            raise DataError(f"the column `{known}` is what is predicted, not a feature", "leave it out of the features")
 
 
 def _with_automatic(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Features:

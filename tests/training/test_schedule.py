@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from ocad.training.options import TrainOptions
-from ocad.training.schedule import cosine_with_warmup, set_learning_rate
+from ocad.training.schedule import (
+    cosine_with_restarts,
+    cosine_with_warmup,
+    learning_share,
+    plateau,
+    set_learning_rate,
+)
 
 
 def test_warmup_is_linear_and_cosine_is_closed_form() -> None:
@@ -49,3 +56,32 @@ def test_every_group_keeps_its_own_highest_rate() -> None:
 def test_options_refuse_what_cannot_train(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         TrainOptions.model_validate(values)
+
+
+@pytest.mark.parametrize(("period", "factor"), [(10, 1), (7, 2), (4, 3)])
+def test_restarts_are_torchs(period: int, factor: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=period, T_mult=factor)
+    for step in range(60):
+        assert cosine_with_restarts(step, period, factor) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+@given(st.lists(st.integers(0, 6).map(lambda value: value / 2), max_size=15), st.integers(0, 3))
+def test_plateau_is_torchs(values: list[float], patience: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.1, patience=patience, threshold=0.75, threshold_mode="abs", eps=0.0
+    )
+    for value in values:
+        scheduler.step(value)
+    assert plateau(values, 0.1, patience, 0.75) == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("schedule", ["warm_restarts", "plateau", "constant", "cosine"])
+def test_every_schedule_warms_up(schedule: Any) -> None:
+    options = TrainOptions(epochs=10, schedule=schedule, warmup_epochs=2)
+    shares = [learning_share(options, step, 10, []) for step in range(21)]
+    assert shares[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert shares[20] == 1.0

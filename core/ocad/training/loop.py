@@ -1,4 +1,4 @@
-"""The training loop: shuffled batches, AdamW, warm-up and cosine, clipping, early stopping, exact resume."""
+"""The training loop: shuffled batches, schedule, early stopping, averaging of the last epochs, exact resume."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ocad.errors import CheckpointError, OcadError
-from ocad.training.batches import BLOCK, Batch, count_rows, in_order, random_order, shuffled
+from ocad.errors import CheckpointError, ConfigError, OcadError, nearest
+from ocad.training.averaging import WeightAverage, has_batch_norm, refresh_batch_norm
+from ocad.training.batches import BLOCK, Batch, count_rows, in_order, shuffled
 from ocad.training.checkpoint import load_checkpoint, save_checkpoint
 from ocad.training.interrupt import Interrupt, deferred_interrupt
 from ocad.training.log import RunLog
+from ocad.training.optimizers import make_optimizer
 from ocad.training.options import TrainOptions
-from ocad.training.schedule import cosine_with_warmup, set_learning_rate
+from ocad.training.sampling import AllRows, EpochRows
+from ocad.training.schedule import learning_share, set_learning_rate
+from ocad.training.step import Loss, Stepper
 
 if TYPE_CHECKING:
     from ocad.protocols import Progress, ProgressTask
-
-Loss = Callable[[nn.Module, Batch], Tensor]
-"""`loss(model, batch)`: the mean loss of a batch, a scalar with gradient."""
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """`validate(model)`: validation metrics by name, called in evaluation mode without gradients; lower is better."""
@@ -35,11 +36,16 @@ EpochEnded = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is trained and what is watched: `monitor` names the value of `validate` that chooses the best epoch."""
+    """What is trained and what is watched.
+
+    `monitor` names the value of `validate` whose lowest epoch is the best one; `TrainOptions.monitor` overrules it.
+    `rows` are the training rows of each epoch where they are not all of them, as `ClickLoss.rows` has them.
+    """
 
     loss: Loss
     validate: Validate
     monitor: str = "val_loss"
+    rows: EpochRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,18 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """`history` has a row per epoch as in `log.csv`; `best_epoch` is 0 where no epoch improved on the initial model."""
+    """`history` has a row per epoch as in `log.csv`; `best_epoch` is 0 where no epoch improved on the initial model.
+
+    With `averaged`, the model holds the mean weights of the last epochs, which were better than the best epoch. `parts` is
+    what batches were computed in at the end: more than `TrainOptions.accumulate` when memory ran out.
+    """
 
     history: Sequence[Mapping[str, float]]
     best_epoch: int
     best_value: float
     checkpoints: Mapping[str, Path]
+    averaged: bool = False
+    parts: int = 1
 
 
 @dataclass(slots=True)
@@ -71,6 +83,7 @@ class _State:
     seconds: float = 0.0
     best_epoch: int = 0
     best_value: float = math.inf
+    parts: int = 1
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -92,8 +105,9 @@ def fit(
     `tensorboard/` under `folder`. `groups` are the optimizer's parameter groups where they differ in rate or decay.
     With `resume` it goes on from `last.pth` to the same result, bit for bit, as an unbroken run on the same machine.
 
-    Raises `CheckpointError` when there is nothing sound to resume, `OcadError` when the loss is no longer finite, and
-    `KeyboardInterrupt` on Ctrl-C once `last.pth` is written.
+    Raises `CheckpointError` when there is nothing sound to resume, `ConfigError` when a monitored metric is not measured,
+    `OcadError` when the loss is no longer finite or memory runs out, and `KeyboardInterrupt` on Ctrl-C once `last.pth` is
+    written.
     """
     with _torch_settings(options.threads):
         loop = _Loop(model, training, objective, options, folder, seed=seed, groups=groups)
@@ -146,23 +160,20 @@ class _Loop:
         self.model, self.training, self.objective, self.options = model, training, objective, options
         self.seed = seed
         self.checkpoints = folder / "checkpoints"
-        self.state = _State()
-        self.rows = count_rows(training)
+        self.state = _State(parts=options.accumulate)
+        self.average = WeightAverage()
+        self.drawn = objective.rows or AllRows(count_rows(training))
+        # one row has no variance: batch normalisation cannot train on a last batch of it
+        alone = self.drawn.count % options.batch_size == 1 and has_batch_norm(model)
+        self.rows = self.drawn.count - alone
         self.steps = math.ceil(self.rows / options.batch_size)
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": self.parameters}] if groups is None else groups,
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
-        for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+        self.optimizer = make_optimizer(model, options, groups)
+        self.stepper = Stepper(model, self.optimizer, objective.loss, options)
 
     def begin(self) -> None:
         """Seeds torch and makes the initial model the first candidate for the best one."""
         torch.manual_seed(self.seed)
-        self.state.best_value = self._validate()[self.objective.monitor]
+        self.state.best_value = self._watched(self._validate())
         self._save("best")
 
     def run(self, log: RunLog, interrupt: Interrupt, reporting: Reporting) -> None:
@@ -173,17 +184,32 @@ class _Loop:
                 train_loss = self._train_epoch(interrupt, line)
                 row = self._close_epoch(train_loss)
                 log.add(row)
-                line.advance(0, **{self.objective.monitor: row[self.objective.monitor]})
+                watched = self.options.monitor or [self.objective.monitor]
+                line.advance(0, **{name: row[name] for name in watched})
                 reporting.epoch_ended(self.state.epoch, row)
                 if interrupt.requested:
                     raise KeyboardInterrupt
 
     def finish(self) -> FitResult:
-        """The best epoch's weights into the model."""
+        """The weights of the best epoch, or of the average if that is better still, into the model."""
+        state, averaged = self.state, self.average.count > 0 and self._average_is_better()
         self.model.load_state_dict(load_checkpoint(self.checkpoints / "best.pth")["model"])
         self.model.eval()
         files = {path.stem: path for path in sorted(self.checkpoints.glob("*.pth"))}
-        return FitResult(self.state.history, self.state.best_epoch, self.state.best_value, files)
+        return FitResult(state.history, state.best_epoch, state.best_value, files, averaged, self.stepper.parts)
+
+    def _average_is_better(self) -> bool:
+        """Measures the average of the last epochs, and keeps it as `best.pth` where its value is the lowest."""
+        self.average.into(self.model)
+        order = self.drawn.order(self.seed, self.state.epoch)[: self.rows]
+        batches = shuffled(self.training, self.options.batch_size, order)
+        refresh_batch_norm(self.model, self.objective.loss, batches)
+        value = self._watched(self._validate())
+        if value >= self.state.best_value:
+            return False
+        self.state.best_value = value
+        self._save("best")
+        return True
 
     def restore(self) -> None:
         """Takes up `last.pth`: weights, optimizer, position and random state."""
@@ -199,15 +225,20 @@ class _Loop:
             hint = "resume with the run's own configuration"
             raise CheckpointError(f"the checkpoint `{path}` belongs to another network", hint) from None
         self.state = _State(**saved["state"])
+        self.stepper.parts = self.state.parts
+        self.average.restore(saved["average"])
         torch.set_rng_state(saved["random_state"])
 
     def _train_epoch(self, interrupt: Interrupt, line: ProgressTask) -> float:
         """The mean training loss of one epoch, or of what was left of it."""
         state, options = self.state, self.options
         started = time.perf_counter() - state.seconds
-        order = random_order(self.rows, self.seed, state.epoch)
+        order = self.drawn.order(self.seed, state.epoch)[: self.rows]
+        values = [self._watched(row) for row in state.history]
         self.model.train()
         for batch in shuffled(self.training, options.batch_size, order, state.batch):
+            step = state.epoch * self.steps + state.batch
+            set_learning_rate(self.optimizer, learning_share(options, step, self.steps, values))
             state.loss_sum += self._step(batch) * count_rows(batch)
             state.batch += 1
             if state.batch % BLOCK == 0:
@@ -221,17 +252,8 @@ class _Loop:
         return state.loss_sum / self.rows
 
     def _step(self, batch: Batch) -> float:
-        options = self.options
-        step = self.state.epoch * self.steps + self.state.batch
-        warmup = round(options.warmup_epochs * self.steps)
-        set_learning_rate(self.optimizer, cosine_with_warmup(step, options.epochs * self.steps, warmup))
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
-            loss = self.objective.loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, options.clip_norm)
-        self.optimizer.step()
-        value = loss.item()
+        value = self.stepper.step(batch)
+        self.state.parts = self.stepper.parts
         if not math.isfinite(value):
             message = f"the training loss is no longer finite in epoch {self.state.epoch + 1}"
             raise OcadError(message, "lower the learning rate, or look for extreme values in the data")
@@ -251,7 +273,9 @@ class _Loop:
         }
         state.history.append(row)
         state.batch, state.loss_sum, state.seconds = 0, 0.0, 0.0
-        value = measured[self.objective.monitor]
+        value = self._watched(measured)
+        if state.epoch > self.options.epochs - self.options.average_epochs:
+            self.average.add(self.model)
         better = value < state.best_value - self.options.min_delta
         if better:
             state.best_epoch, state.best_value = state.epoch, value
@@ -263,6 +287,16 @@ class _Loop:
 
     def _exhausted(self) -> bool:
         return 0 < self.options.patience <= self.state.epoch - self.state.best_epoch
+
+    def _watched(self, measured: Mapping[str, float]) -> float:
+        """The value that is to fall: the monitored one, or minus the weighted sum that is to rise."""
+        weights = self.options.monitor or {self.objective.monitor: -1.0}
+        for name in weights:
+            if name not in measured:
+                raise ConfigError(
+                    f"`monitor` names the metric `{name}`, which is not measured", nearest(name, measured)
+                )
+        return -sum(weight * measured[name] for name, weight in weights.items())
 
     def _validate(self) -> dict[str, float]:
         self.model.eval()
@@ -276,6 +310,7 @@ class _Loop:
             "rows": self.rows,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state(),
             "state": {slot: getattr(self.state, slot) for slot in _State.__slots__},
             "random_state": torch.get_rng_state(),
         }

@@ -13,7 +13,7 @@ COMMANDS = {
     "predict": "Ask a registered version for predictions.",
     "detect": "Score a frame with a registered detector.",
     "registry": "List, query, promote and verify versions.",
-    "data": "List and describe data sets.",
+    "data": "List, describe, prepare and simulate data sets.",
     "plugins": "List, describe and check plugins.",
     "probe": "Measure a link: round-trip times in µs.",
     "serve": "Serve the registry over the Open Inference Protocol.",

@@ -3,6 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
+# the certificates of the system, where a company has its own
+export UV_SYSTEM_CERTS ?= true
+
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)

@@ -40,7 +40,7 @@ pub struct Config {
     /// Wait for a batch to fill; 0 never waits
     #[arg(long, env = "OCAD_SERVER_MAX_WAIT_US", default_value_t = 0, value_name = "US")]
     pub max_wait_us: u64,
-    /// Stay awake this long for a lone client's next request; 0 saves power
+    /// Inference threads stay awake this long when requests come one by one; 0 saves power
     #[arg(long, env = "OCAD_SERVER_SPIN_US", default_value_t = 100, value_name = "US")]
     pub spin_us: u64,
     /// Most requests that wait for a model; others get 429

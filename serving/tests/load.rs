@@ -56,6 +56,19 @@ fn a_full_queue_refuses_and_an_open_one_keeps_order() {
 }
 
 #[test]
+fn a_backlog_that_would_answer_too_late_refuses() {
+    let queue = Queue::new(Limits { jobs: 512, ..limits() }, 1);
+    queue.ran(1, Duration::from_millis(10));
+    let mut answers = Vec::new();
+    let refused = (0..512).find(|_| {
+        let (job, answer) = job(1, 3);
+        answers.push(answer);
+        queue.push(job).is_err()
+    });
+    assert_eq!(refused, Some(16), "160 ms of work wait, in as few requests as are always let in");
+}
+
+#[test]
 fn only_what_fits_together_runs_together() {
     let queue = Queue::new(limits(), 1);
     let jobs: Vec<_> = [(1, 3), (1, 4), (1, 4), (20, 4)].into_iter().map(|(count, width)| job(count, width)).collect();

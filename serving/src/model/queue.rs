@@ -52,8 +52,8 @@ pub struct Limits {
     pub wait: Duration,
     /// Whether rows of several requests may run together.
     pub batchable: bool,
-    /// How long a thread stays awake for the next request of a lone client, and the client's request for its answer:
-    /// waking a sleeping thread takes as long as a small model.
+    /// How long the first thread stays awake for the next request when requests come one by one: waking a sleeping
+    /// thread takes as long as a small model.
     pub spin: Duration,
 }
 
@@ -61,6 +61,10 @@ pub struct Limits {
 const SPILL_ROWS: usize = 64;
 const SPILL_QUEUED: Duration = Duration::from_micros(500);
 const SPILL_RUNNING: Duration = Duration::from_millis(1);
+
+/// A backlog that would answer too late: more than this much estimated work in more than this many requests.
+const OVERDUE_WORK: Duration = Duration::from_millis(40);
+const OVERDUE_JOBS: usize = 16;
 
 #[derive(Debug, Default)]
 struct State {
@@ -75,11 +79,20 @@ struct State {
 }
 
 impl State {
+    /// The estimated work of `rows` rows.
+    fn cost(&self, rows: usize) -> Duration {
+        self.row_cost.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX))
+    }
+
     /// Whether a thread other than the first should help.
     fn spills(&self) -> bool {
-        let cost = |rows: usize| self.row_cost.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
-        !self.jobs.is_empty()
-            && (self.rows >= SPILL_ROWS || cost(self.rows) >= SPILL_QUEUED || cost(self.running) >= SPILL_RUNNING)
+        let backlog = self.rows >= SPILL_ROWS || self.cost(self.rows) >= SPILL_QUEUED;
+        !self.jobs.is_empty() && (backlog || self.cost(self.running) >= SPILL_RUNNING)
+    }
+
+    /// Whether one more job would wait too long, so that it is better sent elsewhere.
+    fn overdue(&self) -> bool {
+        self.jobs.len() >= OVERDUE_JOBS && self.cost(self.rows) >= OVERDUE_WORK
     }
 }
 
@@ -113,16 +126,13 @@ impl Queue {
     /// The jobs that wait now.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.lock().jobs.len()
+        self.pending.load(Ordering::Relaxed)
     }
 
     /// An error when the queue is full, before a request's body is read at all.
     pub fn admit(&self) -> Result<()> {
-        if self.depth() >= self.limits.jobs { Err(self.full()) } else { Ok(()) }
-    }
-
-    fn full(&self) -> Error {
-        Error::Overloaded(format!("{} requests wait for this model already: try again later", self.limits.jobs))
+        let depth = self.depth();
+        if depth >= self.limits.jobs { Err(full(depth)) } else { Ok(()) }
     }
 
     /// Queues `job` and wakes a thread for it; an error when the queue is full or the model is being dropped.
@@ -131,8 +141,8 @@ impl Queue {
         if state.closed {
             return Err(Error::Unavailable("this version is being unloaded: ask again".into()));
         }
-        if state.jobs.len() >= self.limits.jobs {
-            return Err(self.full());
+        if state.jobs.len() >= self.limits.jobs || state.overdue() {
+            return Err(full(state.jobs.len()));
         }
         state.rows += job.rows;
         state.jobs.push_back(job);
@@ -167,7 +177,9 @@ impl Queue {
             }
             let mine = if index == 0 || state.closed { !state.jobs.is_empty() } else { state.spills() };
             if mine {
-                state = self.fill(state);
+                if index == 0 {
+                    state = self.fill(state);
+                }
                 self.collect(&mut state, batch);
                 if !batch.is_empty() {
                     state.lone = batch.len() == 1 && idle_since.elapsed() < self.limits.spin;
@@ -252,4 +264,8 @@ impl Queue {
             wake.notify_all();
         }
     }
+}
+
+fn full(depth: usize) -> Error {
+    Error::Overloaded(format!("{depth} requests wait for this model already: try again later"))
 }

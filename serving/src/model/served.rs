@@ -1,12 +1,10 @@
 //! A loaded version: its sessions on their threads, and the one way to ask it.
 
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use semver::Version;
 use tokio::sync::oneshot;
@@ -59,8 +57,6 @@ pub struct Model {
     pub metrics: ModelMetrics,
     queue: Arc<Queue>,
     used: AtomicU64,
-    waiting: AtomicUsize,
-    spin: Duration,
 }
 
 impl Model {
@@ -91,8 +87,6 @@ impl Model {
             metrics,
             queue,
             used: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            spin: factory.limits.spin,
         };
         model.start(graph, onnx, factory)?;
         Ok(model)
@@ -151,50 +145,12 @@ impl Model {
     /// Runs `inputs` (arranged by the signature, of `rows` rows) and answers the outputs at `outputs`.
     pub async fn infer(&self, inputs: Vec<Tensor>, rows: usize, outputs: Vec<usize>, deadline: Instant) -> Answer {
         let (reply, answer) = oneshot::channel();
-        let queued = Instant::now();
-        self.queue.push(Job { inputs, rows, outputs, queued, deadline, reply })?;
-        let _counted = Waiting::new(&self.waiting);
-        let answer = Answered { answer, waiting: &self.waiting, awake_until: queued + self.spin };
+        self.queue.push(Job { inputs, rows, outputs, queued: Instant::now(), deadline, reply })?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::Internal("a thread of the model ended without an answer".into())),
             Err(_) => Err(Error::Deadline),
         }
-    }
-}
-
-/// Counts a request for as long as it waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The answer of a job. While it is the only one, the event loop stays awake for it instead of being woken by it.
-struct Answered<'a> {
-    answer: oneshot::Receiver<Answer>,
-    waiting: &'a AtomicUsize,
-    awake_until: Instant,
-}
-
-impl Future for Answered<'_> {
-    type Output = Result<Answer, oneshot::error::RecvError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.answer).poll(context);
-        if polled.is_pending() && self.waiting.load(Ordering::Relaxed) == 1 && Instant::now() < self.awake_until {
-            context.waker().wake_by_ref();
-        }
-        polled
     }
 }
 

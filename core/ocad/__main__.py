@@ -22,7 +22,7 @@ def run() -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Abort:
         fail("interrupted", "interrupted", "")
-        return 130
+        return 1
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2

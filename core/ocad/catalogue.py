@@ -61,6 +61,8 @@ class DataSource(Settings):
     """Metric → source column; empty: every numeric column that has no other part."""
     where: Mapping[str, str | list[str]] = Field(default_factory=dict)
     """Source column → the values to keep, as fnmatch patterns (`*`, `?`, `[…]`, case matters)."""
+    default_for: tuple[str, ...] = ()
+    """The metrics, or the tasks, that are trained on this set when no `--data` is given."""
     description: str = ""
     source: str = ""
     licence: str = ""

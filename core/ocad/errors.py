@@ -64,7 +64,7 @@ class VerificationError(OcadError):
     exit_code = 3
 
 
-class InterruptedRun(OcadError):
+class RunInterruptedError(OcadError):
     """Ctrl-C during training; the run folder is kept and can be resumed; exit code 1."""
 
     code = "interrupted"

@@ -33,7 +33,7 @@ def train_each(metrics: Sequence[str], arguments: Sequence[str]) -> list[dict[st
 
 def _interrupted(metric: str) -> dict[str, Any]:
     hint = "train it again"
-    return {"metric": metric, "error": {"code": "failed", "message": "interrupted before it began", "hint": hint}}
+    return {"metric": metric, "error": {"code": "interrupted", "message": "interrupted before it began", "hint": hint}}
 
 
 def _train_one(metric: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocad.contexts import Artifact, Evaluation, Export, PreparedData, RunContext, Trained, VersionDraft
-from ocad.errors import OcadError, PluginError, UsageError
+from ocad.errors import PluginError, RunInterruptedError, UsageError
 from ocad.evidence import environment, git_commit
 from ocad.gates import judge
 from ocad.runs import RESULT_FILE, TrainRequest, create_run, write_json
@@ -55,12 +55,12 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     """Runs the whole pipeline and returns the registered version, whether it passed or not.
 
     Raises `OcadError` (data, configuration, plugin, veto) before anything is registered; a `KeyboardInterrupt` becomes
-    an `OcadError` that says how to resume. Promotes only when the version passed.
+    an `RunInterruptedError` that says how to resume. Promotes only when the version passed.
     """
     host, registry = session.host, session.registry
     plugin = host.plugin(request.plugin)
     config = resolve_config(plugin, request)
-    source = resolve_data(request)
+    source = resolve_data(plugin, request)
     refuse_bad_target(registry, request)
     run = resume or create_run(request, config)
     context = session.run_context(
@@ -70,7 +70,7 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     try:
         version, *also = _stages(plugin, context, request, host)
     except KeyboardInterrupt:
-        raise OcadError(f"interrupted; `{run}` is kept", f"go on with `ocad train --resume {run}`") from None
+        raise RunInterruptedError(f"interrupted; `{run}` is kept", f"go on with `ocad train --resume {run}`") from None
     result = TrainResult(version, run, tuple(also))
     write_json(run / RESULT_FILE, result.to_json())
     for registered in (version, *also):
@@ -94,16 +94,18 @@ def resolve_config(plugin: Plugin, request: TrainRequest) -> PluginConfig:
     return load_config(plugin.info.config, file, request.overrides)
 
 
-def resolve_data(request: TrainRequest) -> DataSource:
-    """The data that `--data` names, else the catalogue's entry of the metric's name."""
+def resolve_data(plugin: Plugin, request: TrainRequest) -> DataSource:
+    """The data that `--data` names, else the catalogue's entry that is the default for the metric, or for the task."""
     from ocad.catalogue import find_data, list_data
 
     if request.data:
         return find_data(request.data)
-    if request.metric and request.metric in {source.name for source in list_data()}:
-        return find_data(request.metric)
-    wanted = f"for the metric `{request.metric}`" if request.metric else f"for the plugin `{request.plugin}`"
-    raise UsageError(f"no default data {wanted}", "give `--data PATH|NAME`; `ocad data list` shows the names")
+    wanted = request.metric or plugin.info.task
+    default = next((source for source in list_data() if wanted in source.default_for), None)
+    if default:
+        return find_data(default.name)
+    wanted = f"metric `{request.metric}`" if request.metric else f"plugin `{request.plugin}`"
+    raise UsageError(f"no default data for the {wanted}", "give `--data PATH|NAME`; `ocad data list` shows the names")
 
 
 def refuse_bad_target(registry: Registry, request: TrainRequest) -> None:

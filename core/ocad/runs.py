@@ -33,6 +33,7 @@ class TrainRequest:
     version: str | None = None
     promote: str | None = None
     runs: str = "runs"
+    registry: str | None = None
 
     def model_name(self) -> str:
         """The model's name in the registry: as given, else plugin and metric, slugged."""

@@ -62,7 +62,7 @@ def workshop(plugin_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Wor
         1,
         {
             "error": {
-                "code": "failed",
+                "code": "interrupted",
                 "message": f"interrupted; `{workshop.run}` is kept",
                 "hint": f"go on with `ocad train --resume {workshop.run}`",
             }

@@ -12,7 +12,6 @@ from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table
 
 if TYPE_CHECKING:
-    from ocad.host import Host
     from ocad.pipeline import TrainResult
 
 
@@ -68,13 +67,13 @@ def train(
             option = "--resume" if resume else "--name"
             raise UsageError(f"`{option}` stands for one model, not {len(metrics)}", "give one `--metric`")
         return _train_several(metrics)
-    session = open_session(registry)
     if resume:
         asked = read_run(resume)
     elif plugin:
-        asked = TrainRequest(plugin=plugin, metric=metrics[0] if metrics else None, **request)
+        asked = TrainRequest(plugin=plugin, metric=metrics[0] if metrics else None, registry=registry, **request)
     else:
-        raise UsageError("no plugin is named", f"give `--plugin`: {_names(session.host)}")
+        raise UsageError("no plugin is named", f"give `--plugin`: {_names()}")
+    session = open_session(registry or asked.registry)
     result = run_pipeline(asked, session, resume)
     emit(result.to_json(), lambda: describe(result))
     if result.version.manifest.passed:
@@ -126,5 +125,7 @@ def _without_metrics(arguments: list[str]) -> list[str]:
     return kept
 
 
-def _names(host: Host) -> str:
-    return ", ".join(f"`{name}`" for name in host.entries) or "none is installed"
+def _names() -> str:
+    from ocad.host import Host
+
+    return ", ".join(f"`{name}`" for name in Host().entries) or "none is installed"

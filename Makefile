@@ -11,21 +11,27 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
+SERVER := serving/target/release/ocad-server
+SERVER_SOURCES := $(shell find serving/src serving/proto serving/build.rs serving/Cargo.toml serving/Cargo.lock -type f)
 CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 
-.PHONY: help setup demo test test-slow check fix bench serve clean lock
+.PHONY: help setup demo test test-slow check fix bench bench-serving serve clean lock
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP) ## Make the environment in .venv
+setup: $(STAMP) $(SERVER) ## Make the environment in .venv and build the server
 
 $(STAMP): requirements.lock pyproject.toml registry/pyproject.toml
 	@if ! command -v $(UV) >/dev/null; then $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; fi
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e registry -e .
+	@touch $@
+
+$(SERVER): $(SERVER_SOURCES)
+	cd serving && cargo build --release --locked --quiet
 	@touch $@
 
 lock: ## Pin the newest versions of the dependencies in requirements.lock
@@ -37,9 +43,11 @@ demo: setup ## Train, verify, register, promote and ask a forecaster of round-tr
 	$(BIN)/ocad verify tcn-udp_echo@production
 	$(BIN)/ocad registry list tcn-udp_echo
 	$(BIN)/ocad predict tcn-udp_echo@production --data udp_echo
+	$(BIN)/python scripts/ask_server.py
 
 test: check ## Lint, types, contracts and every fast test
 	$(CPU_THREADS) $(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	cd serving && cargo test --locked --quiet
 
 test-slow: setup ## The tests that take minutes
 	$(CPU_THREADS) $(BIN)/pytest -m slow
@@ -50,14 +58,19 @@ check: setup ## Format, lint, types, import contracts, sizes
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
 	$(BIN)/python scripts/check_sizes.py
+	cd serving && cargo fmt --check && cargo clippy --locked --quiet --all-targets -- -D warnings
 
 fix: setup ## Format and repair what lint can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
+	cd serving && cargo fmt
 
 bench: setup ## Measure everything and write docs/benchmarks.md
 	@for script in startup registry tcn_training tcn_quality tcn_inference; do \
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
+
+bench-serving: setup ## Measure the server beside its peers, about 12 minutes
+	$(BIN)/python scripts/bench/serving
 
 serve: setup ## Serve the registry in ./models
 	$(BIN)/ocad serve

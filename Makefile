@@ -56,6 +56,7 @@ check: setup ## Format, lint, types, import contracts, sizes
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
+	@mkdir -p .cache
 	$(BIN)/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
 	$(BIN)/python scripts/check_sizes.py
 	cd serving && cargo fmt --check && cargo clippy --locked --quiet --all-targets -- -D warnings

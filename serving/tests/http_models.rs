@@ -210,7 +210,9 @@ async fn a_token_is_asked_for_but_not_by_probes() {
     fs::write(&file, "secret\n").unwrap();
     let app = registry.serve(&["--token-file", file.to_str().unwrap()]);
     assert_eq!(get(&app, "/v2/health/live").await.status, StatusCode::OK);
-    assert_eq!(get(&app, "/v2").await.status, StatusCode::UNAUTHORIZED);
+    let refused = get(&app, "/v2").await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(refused.headers.contains_key("x-request-id"), "what failed can be found in the log");
     for (header, status) in [
         ("Bearer secret", StatusCode::OK),
         ("Bearer secreT", StatusCode::UNAUTHORIZED),

@@ -73,7 +73,9 @@ fn only_what_fits_together_runs_together() {
     let queue = Queue::new(limits(), 1);
     let jobs: Vec<_> = [(1, 3), (1, 4), (1, 4), (20, 4)].into_iter().map(|(count, width)| job(count, width)).collect();
     let (jobs, mut answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-    jobs.into_iter().for_each(|job| queue.push(job).unwrap());
+    for job in jobs {
+        queue.push(job).unwrap();
+    }
     drop(answers.remove(2));
     assert_eq!(taken(&queue), [1], "another width starts another batch");
     assert_eq!(taken(&queue), [1], "the client of the third has gone, and the fourth is too large to join");

@@ -1,7 +1,8 @@
 //! What surrounds every request: the token, its ids, and the log.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -16,10 +17,10 @@ use crate::infer::App;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Checks the token, echoes the request id and logs what failed (everything at level `debug`).
+/// Checks the token, echoes the request id (a failed request without one gets one) and logs what failed (everything at level `debug`).
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let id = request.headers().get(REQUEST_ID).cloned();
+    let mut id = request.headers().get(REQUEST_ID).cloned();
     let trace = request.headers().get(TRACE_PARENT).cloned();
     let verbose = tracing::enabled!(Level::DEBUG);
     let line = (request.method().clone(), request.uri().clone());
@@ -29,6 +30,7 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     };
     let status = response.status();
     if verbose || status.is_client_error() || status.is_server_error() {
+        id = id.or_else(fresh_id);
         let error = response.extensions_mut().remove::<Error>();
         log(&line, id.as_ref(), trace.as_ref(), &response, error.as_ref(), started);
     }
@@ -36,6 +38,14 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// An id that no other request of this process has, nor one of another process, by its start.
+fn fresh_id() -> Option<HeaderValue> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    static START: LazyLock<u128> =
+        LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos()));
+    HeaderValue::try_from(format!("{:x}-{:x}", *START, COUNT.fetch_add(1, Ordering::Relaxed))).ok()
 }
 
 /// Health is open to all, so that probes need no secret.

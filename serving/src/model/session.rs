@@ -74,7 +74,7 @@ impl Graph {
 
 fn build(runtime: &Runtime, path: &Path) -> ort::Result<Session> {
     Session::builder(&runtime.0)?
-        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(1)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?

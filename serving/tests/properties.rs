@@ -139,7 +139,13 @@ proptest! {
                     Err(_) => assert!(leaves, "a request that nobody left has no answer"),
                 }
             }
-            assert_eq!(model.depth(), 0, "nothing stays in the queue");
+            // a job whose client left last may still wait for a thread to drop it
+            let emptied = async {
+                while model.depth() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), emptied).await.expect("a job stays in the queue");
         });
     }
 }

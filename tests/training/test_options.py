@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.utils
 from pydantic import ValidationError
 from tests.training.test_resume import assert_same_run, interrupt_after
 from torch import Tensor, nn
@@ -236,6 +240,28 @@ def test_options_refuse_what_does_not_fit(values: dict[str, Any]) -> None:
         TrainOptions.model_validate(values)
 
 
+WITHOUT_COMPILER = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from ocad.training.loop import Objective, fit
+from ocad.training.options import TrainOptions
+network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+objective = Objective(lambda model, batch: model(batch["x"]).square().mean(), lambda model: {"val_loss": 1.0})
+fit(network, {"x": torch.ones(9, 3)}, objective, TrainOptions(compile=True, epochs=1), Path(sys.argv[1]), seed=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_named(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": str(tmp_path / "g++"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", WITHOUT_COMPILER, str(tmp_path)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("ocad.errors.OcadError: the network cannot be compiled (InvalidCxxCompiler")
+    assert last.endswith("set `train.compile` to false, or install a C++ compiler")
+
+
 @pytest.mark.slow
 def test_a_compiled_network_trains_to_the_same_weights(tmp_path: Path) -> None:
     def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -243,6 +269,8 @@ def test_a_compiled_network_trains_to_the_same_weights(tmp_path: Path) -> None:
         return output
 
     networks = []
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     for compiled in (False, True):
         torch.manual_seed(1)
         network = nn.Sequential(nn.Embedding(40, 4), nn.Flatten(), nn.Linear(8, 1))
@@ -255,6 +283,8 @@ def test_a_compiled_network_trains_to_the_same_weights(tmp_path: Path) -> None:
             tmp_path / str(compiled),
             seed=1,
         )
+        # the second network did go through the compiler
+        assert bool(torch._dynamo.utils.counters["stats"]["unique_graphs"]) == compiled
         last = load_checkpoint(tmp_path / str(compiled) / "checkpoints" / "last.pth")
         networks.append(last["model"])
     assert set(networks[0]) == set(networks[1])

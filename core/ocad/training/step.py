@@ -73,6 +73,10 @@ class Stepper:
                     self._split(count_rows(batch))
                 elif bf16 and "not implemented for 'BFloat16'" in str(error):
                     self._bf16 = bf16 = False
+                elif self._options.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    reason = str(error).partition("\n")[0]
+                    hint = "set `train.compile` to false, or install a C++ compiler"
+                    raise OcadError(f"the network cannot be compiled ({reason})", hint) from None
                 else:
                     raise
             before.restore()

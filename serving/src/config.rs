@@ -9,75 +9,83 @@ use clap::Parser;
 use crate::error::{Error, Result};
 use crate::infer::Fallback;
 
+const AFTER: &str = "Each flag is an environment variable too: `--max-queue` is `OCAD_SERVER_MAX_QUEUE`.";
+
 /// Serves every ONNX version of an ocad registry over the Open Inference Protocol.
 #[derive(Debug, Clone, Parser)]
-#[command(version, about, max_term_width = 120)]
+#[command(version, about, max_term_width = 120, after_help = AFTER)]
 pub struct Config {
     /// The registry's folder
-    #[arg(long, env = "OCAD_SERVER_REGISTRY", default_value = "models", value_name = "DIR")]
+    #[arg(long, env = "OCAD_SERVER_REGISTRY", hide_env = true, default_value = "models", value_name = "DIR")]
     pub registry: PathBuf,
     /// Address of HTTP; port 0 takes a free one
-    #[arg(long, env = "OCAD_SERVER_HTTP", default_value = "127.0.0.1:8000", value_name = "ADDR")]
+    #[arg(long, env = "OCAD_SERVER_HTTP", hide_env = true, default_value = "127.0.0.1:8000", value_name = "ADDR")]
     pub http: SocketAddr,
     /// Address of gRPC; port 0 takes a free one
-    #[arg(long, env = "OCAD_SERVER_GRPC", default_value = "127.0.0.1:8001", value_name = "ADDR")]
+    #[arg(long, env = "OCAD_SERVER_GRPC", hide_env = true, default_value = "127.0.0.1:8001", value_name = "ADDR")]
     pub grpc: SocketAddr,
     /// The ONNX Runtime library, else `ORT_DYLIB_PATH`
-    #[arg(long, env = "OCAD_SERVER_ONNXRUNTIME", value_name = "FILE")]
+    #[arg(long, env = "OCAD_SERVER_ONNXRUNTIME", hide_env = true, value_name = "FILE")]
     pub onnxruntime: Option<PathBuf>,
     /// Answer for a model without versions: NAME=NUMBER or NAME=REF; may be given again
-    #[arg(long = "default", env = "OCAD_SERVER_DEFAULT", value_name = "NAME=X", value_delimiter = ',')]
+    #[arg(
+        long = "default",
+        env = "OCAD_SERVER_DEFAULT",
+        hide_env = true,
+        value_name = "NAME=X",
+        value_delimiter = ','
+    )]
     pub defaults: Vec<String>,
     /// Event loop threads
-    #[arg(long, env = "OCAD_SERVER_HTTP_THREADS", default_value_t = 1, value_name = "N")]
+    #[arg(long, env = "OCAD_SERVER_HTTP_THREADS", hide_env = true, default_value_t = 1, value_name = "N")]
     pub http_threads: usize,
     /// Inference threads of a model, each with a session
-    #[arg(long, env = "OCAD_SERVER_MODEL_THREADS", default_value_t = 2, value_name = "N")]
+    #[arg(long, env = "OCAD_SERVER_MODEL_THREADS", hide_env = true, default_value_t = 2, value_name = "N")]
     pub model_threads: usize,
     /// Most rows of a batch; 1 never batches
-    #[arg(long, env = "OCAD_SERVER_MAX_BATCH", default_value_t = 128, value_name = "ROWS")]
+    #[arg(long, env = "OCAD_SERVER_MAX_BATCH", hide_env = true, default_value_t = 128, value_name = "ROWS")]
     pub max_batch: usize,
     /// Wait for a batch to fill; 0 never waits
-    #[arg(long, env = "OCAD_SERVER_MAX_WAIT_US", default_value_t = 0, value_name = "US")]
+    #[arg(long, env = "OCAD_SERVER_MAX_WAIT_US", hide_env = true, default_value_t = 0, value_name = "US")]
     pub max_wait_us: u64,
     /// Inference threads stay awake this long when requests come one by one; 0 saves power
-    #[arg(long, env = "OCAD_SERVER_SPIN_US", default_value_t = 100, value_name = "US")]
+    #[arg(long, env = "OCAD_SERVER_SPIN_US", hide_env = true, default_value_t = 100, value_name = "US")]
     pub spin_us: u64,
     /// Most requests that wait for a model; others get 429
-    #[arg(long, env = "OCAD_SERVER_MAX_QUEUE", default_value_t = 512, value_name = "N")]
+    #[arg(long, env = "OCAD_SERVER_MAX_QUEUE", hide_env = true, default_value_t = 512, value_name = "N")]
     pub max_queue: usize,
     /// Most memory of versions loaded on demand
-    #[arg(long, env = "OCAD_SERVER_LAZY_MB", default_value_t = 1024, value_name = "MB")]
+    #[arg(long, env = "OCAD_SERVER_LAZY_MB", hide_env = true, default_value_t = 1024, value_name = "MB")]
     pub lazy_mb: u64,
     /// Most bytes of a request
-    #[arg(long, env = "OCAD_SERVER_MAX_BODY_MB", default_value_t = 64, value_name = "MB")]
+    #[arg(long, env = "OCAD_SERVER_MAX_BODY_MB", hide_env = true, default_value_t = 64, value_name = "MB")]
     pub max_body_mb: usize,
     /// Most open connections, each of HTTP and gRPC
-    #[arg(long, env = "OCAD_SERVER_MAX_CONNECTIONS", default_value_t = 8192, value_name = "N")]
+    #[arg(long, env = "OCAD_SERVER_MAX_CONNECTIONS", hide_env = true, default_value_t = 8192, value_name = "N")]
     pub max_connections: usize,
     /// Time for a client to send a request
-    #[arg(long, env = "OCAD_SERVER_READ_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, env = "OCAD_SERVER_READ_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub read_timeout: f64,
     /// Time for an answer, where the client does not say
-    #[arg(long, env = "OCAD_SERVER_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, env = "OCAD_SERVER_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub timeout: f64,
     /// Time for running requests when the server is told to stop
-    #[arg(long, env = "OCAD_SERVER_DRAIN_TIMEOUT", default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, env = "OCAD_SERVER_DRAIN_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub drain_timeout: f64,
     /// Look for changes this often, besides being told of them
-    #[arg(long, env = "OCAD_SERVER_POLL", default_value_t = 5.0, value_name = "SECONDS")]
+    #[arg(long, env = "OCAD_SERVER_POLL", hide_env = true, default_value_t = 5.0, value_name = "SECONDS")]
     pub poll: f64,
     /// Allow clients to load and unload models
-    #[arg(long, env = "OCAD_SERVER_ALLOW_CONTROL")]
+    #[arg(long, env = "OCAD_SERVER_ALLOW_CONTROL", hide_env = true)]
     pub allow_control: bool,
     /// File with the bearer token that clients must send
-    #[arg(long, env = "OCAD_SERVER_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "OCAD_SERVER_TOKEN_FILE", hide_env = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Folder for digest verdicts, else `~/.cache/ocad-server`
-    #[arg(long, env = "OCAD_SERVER_CACHE", value_name = "DIR")]
+    #[arg(long, env = "OCAD_SERVER_CACHE", hide_env = true, value_name = "DIR")]
     pub cache: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, or a filter
-    #[arg(long, env = "OCAD_SERVER_LOG", default_value = "info", value_name = "LEVEL")]
+    #[arg(long, env = "OCAD_SERVER_LOG", hide_env = true, default_value = "info", value_name = "LEVEL")]
     pub log: String,
 }
 

@@ -142,11 +142,10 @@ fn input(name: &str, datatype: &str, shape: &str, data: &str) -> String {
     format!(r#"{{"inputs":[{{"name":"{name}","datatype":"{datatype}","shape":{shape},"data":{data}}}]}}"#)
 }
 
-#[tokio::test]
-async fn wrong_requests_get_clear_answers() {
-    let registry = one_model();
-    registry.publish("lookup", "1.0.0", &Draft::lookup());
-    let app = registry.serve(&[]);
+/// A path, a body, and the status and words that answer it.
+type Wrong = (&'static str, String, u16, &'static str);
+
+fn wrong_requests() -> Vec<Wrong> {
     let lookup = "/v2/models/lookup/infer";
     let twice = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3],"data":[1,2,3]},{"name":"x","datatype":"FP32","shape":[1,3],"data":[1,2,3]}]}"#;
     let output = |name: &str| {
@@ -154,7 +153,7 @@ async fn wrong_requests_get_clear_answers() {
             r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,3],"data":[1,2,3]}}],"outputs":[{{"name":"{name}"}}]}}"#
         )
     };
-    let table: Vec<(&str, String, u16, &str)> = vec![
+    vec![
         ("/v2/models/nothing/infer", rows(&[1.0, 2.0, 3.0]).to_string(), 404, "there is no model `nothing`"),
         (
             "/v2/models/scaled/versions/9.0.0/infer",
@@ -203,8 +202,15 @@ async fn wrong_requests_get_clear_answers() {
         ("/v2/nothing", String::new(), 404, "there is no path"),
         ("/v2/health/live", String::new(), 405, "does not take POST"),
         ("/v2/repository/models/scaled/load", String::new(), 403, "--allow-control"),
-    ];
-    for (path, body, status, words) in table {
+    ]
+}
+
+#[tokio::test]
+async fn wrong_requests_get_clear_answers() {
+    let registry = one_model();
+    registry.publish("lookup", "1.0.0", &Draft::lookup());
+    let app = registry.serve(&[]);
+    for (path, body, status, words) in wrong_requests() {
         let answer = post(&app, path, body.clone()).await;
         assert_eq!(answer.status.as_u16(), status, "{path} {body}: {}", answer.error());
         assert!(answer.error().contains(words), "{path} {body}: {}", answer.error());

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -58,14 +60,19 @@ def train(
     data: Batch | None = None,
     resume: bool = False,
     reporting: Reporting | None = None,
+    interrupt_at: int = -1,
 ) -> tuple[Clicks, FitResult]:
+    """One run; the user presses Ctrl-C during the loss number `interrupt_at`."""
     torch.manual_seed(1)
+    calls = itertools.count()
     network, data = Clicks(), data or rows()
     click_loss = ClickLoss(LossSettings.model_validate(loss or {}), data["label"])
     held_out = rows(200, seed=9)
     plain = ClickLoss(LossSettings(), held_out["label"])
 
     def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
+        if next(calls) == interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
         return click_loss(model(batch["ids"]), batch["label"])
 
     def validate(model: nn.Module) -> Mapping[str, float]:
@@ -97,12 +104,16 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("within_an_epoch", [False, True], ids=["between epochs", "within an epoch"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_resume_is_exact_with_every_option(tmp_path: Path, name: str) -> None:
+def test_resume_is_exact_with_every_option(tmp_path: Path, name: str, within_an_epoch: bool) -> None:
     values, loss = OPTIONS[name]
     whole, result = train(tmp_path / "whole", values, loss)
+    when: dict[str, Any] = {"interrupt_at": 24} if within_an_epoch else {"reporting": interrupt_after(3)}
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", values, loss, reporting=interrupt_after(3))
+        train(tmp_path / "broken", values, loss, **when)
+    stopped = load_checkpoint(tmp_path / "broken" / "checkpoints" / "last.pth")["state"]
+    assert (stopped["batch"] > 0) == within_an_epoch
     broken, resumed = train(tmp_path / "broken", values, loss, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
     for key, tensor in whole.state_dict().items():

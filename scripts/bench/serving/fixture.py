@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 FIELDS, DIMENSION, HIDDEN = 26, 16, (256, 128, 64)
+WIDE = (2048, 2048, 1024)
+"""A tower that makes a row some 100 times dearer, for overload: little to send, much to compute."""
 VOCABULARY = 10_000
 LARGE_VOCABULARY = 200_000
 """A fused table of 26 × 200,000 × 17 float32 is 354 MB."""
@@ -30,8 +35,8 @@ def ids(rows: int, seed: int = SEED, vocabulary: int = VOCABULARY) -> Ids:
     return np.random.default_rng(seed).integers(0, vocabulary, (rows, FIELDS), dtype=np.int64)
 
 
-def build(fused: bool, vocabulary: int = VOCABULARY) -> torch.nn.Module:
-    """The network: first order, factorisation machine of second order and a 256-128-64 tower (Guo et al. 2017).
+def build(fused: bool, vocabulary: int = VOCABULARY, hidden: Sequence[int] = HIDDEN) -> torch.nn.Module:
+    """The network: first order, factorisation machine of second order and a tower (Guo et al. 2017).
 
     Takes ids `(batch, 26)` int64 and gives the click probability `(batch, 1)`. One table for each field, or one for all
     with offsets; a table holds the first-order weight beside the embedding.
@@ -47,9 +52,9 @@ def build(fused: bool, vocabulary: int = VOCABULARY) -> torch.nn.Module:
             self.tables = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
             self.register_buffer("offsets", torch.arange(FIELDS) * vocabulary)
             layers: list[nn.Module] = []
-            for before, after in zip((FIELDS * DIMENSION, *HIDDEN), HIDDEN, strict=False):
+            for before, after in itertools.pairwise((FIELDS * DIMENSION, *hidden)):
                 layers += [nn.Linear(before, after), nn.ReLU()]
-            self.tower = nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
+            self.tower = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             if fused:
@@ -77,13 +82,13 @@ class Export(NamedTuple):
     difference: float
 
 
-def export(folder: Path, fused: bool, vocabulary: int = VOCABULARY) -> Export:
+def export(folder: Path, fused: bool, vocabulary: int = VOCABULARY, hidden: Sequence[int] = HIDDEN) -> Export:
     """Exports the network to `folder` and compares it with torch."""
     import torch
 
     from ocad.export.onnx import export_onnx
 
-    network = build(fused, vocabulary)
+    network = build(fused, vocabulary, hidden)
     files = export_onnx(network, {"ids": torch.zeros(2, FIELDS, dtype=torch.int64)}, folder, ["probability"])
     sample = ids(512, vocabulary=vocabulary)
     with torch.inference_mode():
@@ -116,10 +121,13 @@ def publish(registry: Registry, name: str, exported: Export) -> None:
 
 
 def registries(folder: Path) -> dict[str, Path]:
-    """The registries of the bench, made once: `models` (two versions of each model), `one`, `large` and `twenty`."""
-    found = {name: folder / name for name in ("models", "one", "large", "twenty")}
-    stamp = folder / "complete"
-    if stamp.is_file():
+    """The registries of the bench: `models` (two versions of each model), `one`, `large`, `wide` and `twenty`.
+
+    Kept until this file changes.
+    """
+    found = {name: folder / name for name in ("models", "one", "large", "wide", "twenty")}
+    stamp, recipe = folder / "complete", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == recipe:
         return found
     for path in found.values():
         shutil.rmtree(path, ignore_errors=True)
@@ -129,10 +137,10 @@ def registries(folder: Path) -> dict[str, Path]:
     publish(Registry(found["one"]), "deepfm", exports["deepfm"])
     for number in range(20):
         publish(Registry(found["twenty"]), f"deepfm-{number:02}", exports["deepfm-fused"])
-    large = export(folder / "export" / "large", True, LARGE_VOCABULARY)
-    publish(Registry(found["large"]), "deepfm-large", large)
+    publish(Registry(found["large"]), "deepfm-large", export(folder / "export" / "large", True, LARGE_VOCABULARY))
+    publish(Registry(found["wide"]), "deepfm-wide", export(folder / "export" / "wide", True, hidden=WIDE))
     shutil.rmtree(folder / "export")
-    stamp.write_text("made by the serving benchmark; remove it to build the registries anew\n", encoding="utf-8")
+    stamp.write_text(recipe, encoding="utf-8")
     return found
 
 

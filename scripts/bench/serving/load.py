@@ -15,7 +15,7 @@ BODIES = 64
 
 
 class Load(NamedTuple):
-    """What a run of load saw; latencies in µs, seen by the client; `cpu` is what it cost the server, in seconds."""
+    """What a run of load saw: `requests` answered well, latencies in µs seen by the client, CPU seconds of the server."""
 
     requests: int
     seconds: float
@@ -80,7 +80,8 @@ def wrk(address: str, model: str, bodies: Bodies, connections: int, seconds: flo
     command += [f"http://{address}", "--", f"/v2/models/{model}/infer", str(bodies.folder), str(bodies.total)]
     done = subprocess.run([*command, *bodies.headers], capture_output=True, text=True, check=True)
     seen = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    return Load(seen["requests"], seen["seconds"], seen["p50"], seen["p99"], seen["failed"] + seen["broken"])
+    good = seen["requests"] - seen["failed"]
+    return Load(good, seen["seconds"], seen["p50"], seen["p99"], seen["failed"] + seen["broken"])
 
 
 def protoset(path: Path) -> Path:

@@ -114,12 +114,13 @@ def payload_flipped(c: Case) -> None:
 
 @case
 def symlink(c: Case) -> None:
-    """Symlinks below the root are never followed: as payload, folder on the way, metadata, version, model."""
-    for number in range(4):
+    """Symlinks below the root are never followed: as payload, folder on the way, metadata, its digest, version, model."""
+    for number in range(5):
         files = {"a/b.bin": ("weights", WEIGHTS)} if number == 1 else None
         c.version(f"m@1.{number}.0", 9 - number, files)
     c.version("m@2.0.0", 1)
     (c.root / "m/1.0.0/weights.bin").unlink()
+    (c.root / "m/1.4.0/metadata.sha256").unlink()
     shutil.move(c.root / "m/1.1.0/a", c.root / "m/1.1.0/c")
     (c.root / "m/1.2.0/metadata.json").unlink()
     shutil.rmtree(c.root / "m/1.3.0")
@@ -128,11 +129,13 @@ def symlink(c: Case) -> None:
         {"symlink": "m/1.1.0/a", "target": "c"},
         {"symlink": "m/1.2.0/metadata.json", "target": "../2.0.0/metadata.json"},
         {"symlink": "m/1.3.0", "target": "2.0.0"},
+        {"symlink": "m/1.4.0/metadata.sha256", "target": "../2.0.0/metadata.sha256"},
         {"symlink": "n", "target": "m"},
     ]
     c.lists("m@1.0.0")
     c.lists("m@1.1.0")
     c.lists("m@2.0.0")
+    c.broken("m@1.4.0", "metadata-digest")
     c.broken("m@1.3.0", "symlink")
     c.broken("m@1.2.0", "symlink")
     c.damaged("m@1.0.0", "symlink")

@@ -74,7 +74,7 @@ class FeatureVectors(nn.Module):
         reached = numerics.unsqueeze(2) - self.starts
         width = 2 * REACH / self.pieces
         first, inner, last = reached[..., :1], reached[..., 1:-1], reached[..., -1:]
-        pieces = torch.cat([first.clamp(max=width), inner.clamp(0, width), last.clamp(min=0)], dim=2)
+        pieces = torch.cat([first.clamp(max=width), inner.clamp(0.0, width), last.clamp(min=0.0)], dim=2)
         return torch.einsum("nmp,mpk->nmk", pieces, self.numeric)
 
     def _checked(self, ids: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ class StoredRawPredictor(OnnxPredictor):
         self.encoder = stored_encoder(version)
         self._parent = version.manifest.parents[0].ref if version.manifest.parents else version.ref
 
-    def logit(self, inputs: Arrays) -> NDArray[np.float64]:
+    @property
+    def shape(self) -> InputShape:
         """Not to be had: raises `UsageError` naming the model that this one wraps."""
         raise UsageError("a graph over raw columns is evaluated through its parent", f"evaluate `{self._parent}`")
 

@@ -67,7 +67,7 @@ fix: setup ## Format and repair what lint can
 	cd serving && cargo fmt
 
 bench: setup ## Measure everything and write docs/benchmarks.md
-	@for script in startup registry tcn_training tcn_quality tcn_inference; do \
+	@for script in startup registry training_loop tcn_training tcn_quality tcn_inference ctr_quality ctr_training ctr_inference ctr_calibration ctr_memory; do \
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
 
 bench-serving: setup ## Measure the server beside its peers, about 12 minutes

@@ -95,13 +95,13 @@ def resolve_config(plugin: Plugin, request: TrainRequest) -> PluginConfig:
 
 
 def resolve_data(plugin: Plugin, request: TrainRequest) -> DataSource:
-    """The data that `--data` names, else the catalogue's entry that is the default for the metric, or for the task."""
+    """The data that `--data` names, else the catalogue's entry of the metric's name, or the default for it or for the task."""
     from ocad.catalogue import find_data, list_data
 
     if request.data:
         return find_data(request.data)
     wanted = request.metric or plugin.info.task
-    default = next((source for source in list_data() if wanted in source.default_for), None)
+    default = next((source for source in list_data() if wanted in (source.name, *source.default_for)), None)
     if default:
         return find_data(default.name)
     wanted = f"metric `{request.metric}`" if request.metric else f"plugin `{request.plugin}`"

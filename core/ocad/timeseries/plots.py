@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import ConciseDateFormatter
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from ocad.figures import new_figure, write_figure
 
 Floats = NDArray[np.float64]
 
@@ -19,7 +18,7 @@ TRUTH, FORECAST = "0.25", "tab:orange"
 
 def plot_loss(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
     """Training and validation loss by epoch; the best epoch is marked."""
-    figure, axes = _figure("epoch", "mean squared error (standardised)")
+    figure, axes = new_figure("epoch", "mean squared error (standardised)")
     epochs = [row["epoch"] for row in history]
     validation = [row["val_loss"] for row in history]
     axes.plot(epochs, [row["train_loss"] for row in history], color=TRUTH, label="training")
@@ -28,7 +27,7 @@ def plot_loss(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
     axes.plot(epochs[best], validation[best], "o", color=FORECAST, label=f"best: epoch {epochs[best]:.0f}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
-    return _write(figure, path)
+    return write_figure(figure, path)
 
 
 def residual_band(forecast: Floats, residuals: Floats, asked: Floats, bins: int = 10) -> tuple[Floats, Floats]:
@@ -61,7 +60,7 @@ def plot_forecast(
     path: Path, time: NDArray[np.datetime64], truth: Floats, forecast: Floats, band: tuple[Floats, Floats], label: str
 ) -> Path:
     """Forecasts `(n,)` against the truth, with the band of the validation residuals; `label` is that of the values."""
-    figure, axes = _figure("", label, width=10)
+    figure, axes = new_figure("", label, width=10)
     # lines stop where the series does, at a gap
     steps = np.diff(time.astype(np.int64))
     broken = 1 + np.flatnonzero((steps > 3 * np.median(steps)) | (steps < 0))
@@ -74,35 +73,19 @@ def plot_forecast(
         axes.plot(when, expected, color=FORECAST, linewidth=1.2, label="forecast" if first else None)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    return _write(figure, path)
+    return write_figure(figure, path)
 
 
 def plot_residuals(path: Path, residuals: Floats, unit: str) -> Path:
     """The distribution of `truth - forecast`: a logarithmic count, since the tails are what matters."""
-    figure, axes = _figure(_label("measured - forecast", unit), "rows")
+    figure, axes = new_figure(_label("measured - forecast", unit), "rows")
     low, high = np.quantile(residuals, (0.001, 0.999))
     axes.hist(np.clip(residuals, low, high), bins=80, color=FORECAST)
     axes.axvline(0, color=TRUTH, linewidth=1)
     axes.set_yscale("log")
     axes.set_title("the outermost 0.1 % are counted in the first and last bar", fontsize=9, color="0.4")
-    return _write(figure, path)
-
-
-def _figure(x: str, y: str, width: float = 7) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return write_figure(figure, path)
 
 
 def _label(name: str, unit: str) -> str:
     return f"{name} ({unit})" if unit else name
-
-
-def _write(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path

@@ -10,6 +10,7 @@ import click
 
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table
+from ocad.layout import LAYOUTS, write_poc_layout
 
 if TYPE_CHECKING:
     from ocad.pipeline import TrainResult
@@ -51,11 +52,22 @@ class TrainCommand(click.Command):
 @click.option("--version", help="The version to publish (default: 1.0.0, then the next minor).")
 @click.option("--promote", metavar="ALIAS", help="Point this alias at the version if it passes.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run folder.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default="run",
+    help="`poc` also writes models/checkpoints, logs and results under the current folder.",
+)
 @click.option("--runs", default="runs", show_default=True, help="Where run folders are made.")
 @registry_option
 @output_options
 def train(
-    plugin: str | None, metrics: tuple[str, ...], resume: Path | None, registry: str | None, **request: Any
+    plugin: str | None,
+    metrics: tuple[str, ...],
+    resume: Path | None,
+    layout: str,
+    registry: str | None,
+    **request: Any,
 ) -> int:
     """Train a model, prove it and register it: prepare, train, evaluate, export, verify, gate, register, promote."""
     from ocad.errors import UsageError
@@ -75,6 +87,8 @@ def train(
         raise UsageError("no plugin is named", f"give `--plugin`: {_names()}")
     session = open_session(registry or asked.registry)
     result = run_pipeline(asked, session, resume)
+    if layout == "poc":
+        write_poc_layout(result.version, result.run, Path.cwd())
     emit(result.to_json(), lambda: describe(result))
     if result.version.manifest.passed:
         return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.dates import ConciseDateFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ocad.figures import new_figure, write_figure
@@ -25,7 +26,7 @@ def plot_loss(path: Path, history: Sequence[Mapping[str, float]]) -> Path:
     axes.plot(epochs, validation, color=FORECAST, label="validation")
     best = int(np.argmin(validation))
     axes.plot(epochs[best], validation[best], "o", color=FORECAST, label=f"best: epoch {epochs[best]:.0f}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return write_figure(figure, path)
 

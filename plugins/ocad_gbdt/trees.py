@@ -132,22 +132,19 @@ def rounded_down(threshold: float) -> np.float32:
 def _features(shape: InputShape) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     """Nodes that make `features` `(n, fields + m)` of the inputs.
 
-    A Gather turns ids into each field's own numbers; ids of other fields are sent to a row that its table does not have,
-    so that they fail instead of being taken for another value.
+    A Gather turns ids into each field's own numbers; negative ids, which it would count from the end, are sent to a row that
+    its table does not have, so that they fail as those beyond the table do.
     """
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, NDArray[Any]] = {}
     parts = []
     if shape.offsets:
-        constants["offsets"] = np.asarray(shape.offsets, np.int64)
-        constants["ends"] = constants["offsets"] + np.asarray(shape.sizes, np.int64)
+        constants["zero"] = np.asarray(0, np.int64)
         constants["beyond"] = np.asarray(shape.rows, np.int64)
         constants["numbers"] = _own_numbers(shape)
         nodes += [
-            helper.make_node("GreaterOrEqual", [IDS, "offsets"], ["reached"]),
-            helper.make_node("Less", [IDS, "ends"], ["within"]),
-            helper.make_node("And", ["reached", "within"], ["known"]),
-            helper.make_node("Where", ["known", IDS, "beyond"], ["rows"]),
+            helper.make_node("Less", [IDS, "zero"], ["negative"]),
+            helper.make_node("Where", ["negative", "beyond", IDS], ["rows"]),
             helper.make_node("Gather", ["numbers", "rows"], ["categories"]),
         ]
         parts.append("categories")

@@ -26,8 +26,6 @@ class FeatureVectors(nn.Module):
     vector.
     """
 
-    offsets: Tensor
-    ends: Tensor
     fills: Tensor
     mask: Tensor
     starts: Tensor
@@ -40,10 +38,7 @@ class FeatureVectors(nn.Module):
         self.table = nn.Embedding(shape.rows, 1 + size) if self.fields else None
         self.pieces = pieces
         self.numeric = nn.Parameter(torch.empty(len(shape.fills), pieces, 1 + size))
-        offsets = torch.tensor(shape.offsets, dtype=torch.int64)
         mask = torch.arange(size) < torch.tensor(dimensions, dtype=torch.int64).unsqueeze(1)
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.register_buffer("ends", offsets + torch.tensor(shape.sizes, dtype=torch.int64), persistent=False)
         self.register_buffer("fills", torch.tensor(shape.fills), persistent=False)
         self.register_buffer("starts", torch.linspace(-REACH, REACH, pieces + 1)[:-1], persistent=False)
         self.register_buffer("mask", mask.to(torch.float32), persistent=False)
@@ -53,7 +48,7 @@ class FeatureVectors(nn.Module):
                 weight[..., 0].zero_()
 
     def forward(self, ids: Tensor | None, numerics: Tensor | None) -> tuple[Tensor, Tensor]:
-        """First-order sums and vectors; an id outside its field's rows fails instead of answering for another value."""
+        """First-order sums and vectors; an id outside the table fails, negative ones too."""
         parts = []
         if ids is not None and self.table is not None:
             parts.append(self.table(ids if self.training else self._checked(ids)))
@@ -78,8 +73,8 @@ class FeatureVectors(nn.Module):
         return torch.einsum("nmp,mpk->nmk", pieces, self.numeric)
 
     def _checked(self, ids: Tensor) -> Tensor:
-        """`ids`, those of other fields replaced by a row that the table does not have: ONNX would wrap negative ones."""
-        return torch.where((ids >= self.offsets) & (ids < self.ends), ids, self.rows)
+        """`ids`, negative ones replaced by a row that the table does not have: ONNX would count them from the end."""
+        return torch.where(ids < 0, self.rows, ids)
 
 
 def deep_part(inputs: int, hidden: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False) -> nn.Sequential:

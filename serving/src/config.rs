@@ -13,7 +13,7 @@ const AFTER: &str = "Each flag is an environment variable too: `--max-queue` is 
 
 /// Serves every ONNX version of an ocad registry over the Open Inference Protocol.
 #[derive(Debug, Clone, Parser)]
-#[command(version, about, max_term_width = 120, after_help = AFTER)]
+#[command(version, about, term_width = 100, after_help = AFTER)]
 pub struct Config {
     /// The registry's folder
     #[arg(long, env = "OCAD_SERVER_REGISTRY", hide_env = true, default_value = "models", value_name = "DIR")]

@@ -13,7 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::Gauge;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tower::Service;
 
@@ -25,6 +25,8 @@ const HEAD_LIMIT: usize = 32 << 10;
 const FIELD_LIMIT: usize = 64;
 /// Requests that one gRPC connection may have open at a time.
 const STREAM_LIMIT: u32 = 1024;
+/// Connections that wait to be accepted; of a burst beyond it, each further one tries again only after a second.
+const BACKLOG: u32 = 4096;
 
 /// The version of HTTP that a socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +48,16 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Opens `address`.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|cause| {
+/// Opens `address`. Needs a tokio runtime.
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // a restarted server must not wait for the connections of the one before
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|cause: std::io::Error| {
         Error::Unavailable(format!("`{address}` cannot be listened on ({cause}): choose another address"))
     })
 }

@@ -50,7 +50,7 @@ async fn serve_all(config: &Config) -> Result<()> {
         )));
     }
     let app = Arc::new(assemble(config, Runtime::load(&config.runtime_library()?)?)?);
-    let (http, grpc) = (bind(config.http).await?, bind(config.grpc).await?);
+    let (http, grpc) = (bind(config.http)?, bind(config.grpc)?);
     let shown = |listener: &tokio::net::TcpListener| {
         listener.local_addr().map(|address| address.to_string()).unwrap_or_default()
     };

@@ -41,7 +41,7 @@ fn taken(queue: &Queue) -> Vec<usize> {
 
 #[test]
 fn a_full_queue_refuses_and_an_open_one_keeps_order() {
-    let queue = Queue::new(limits(), 1);
+    let queue = Queue::new("scaled", limits(), 1);
     let mut answers = Vec::new();
     for count in [3, 4, 2, 1] {
         let (job, answer) = job(count, 3);
@@ -57,20 +57,30 @@ fn a_full_queue_refuses_and_an_open_one_keeps_order() {
 
 #[test]
 fn a_backlog_that_would_answer_too_late_refuses() {
-    let queue = Queue::new(Limits { jobs: 512, ..limits() }, 1);
-    queue.ran(1, Duration::from_millis(10));
+    let queue = Queue::new("scaled", Limits { jobs: 512, ..limits() }, 1);
     let mut answers = Vec::new();
-    let refused = (0..512).find(|_| {
-        let (job, answer) = job(1, 3);
-        answers.push(answer);
-        queue.push(job).is_err()
-    });
-    assert_eq!(refused, Some(16), "160 ms of work wait, in as few requests as are always let in");
+    let mut refused_at = || {
+        (0..64).find(|_| {
+            let (job, answer) = job(1, 3);
+            answers.push(answer);
+            queue.push(job).is_err()
+        })
+    };
+    queue.ran(1, Duration::from_millis(100));
+    assert_eq!(refused_at(), None, "one run that was held up says little");
+    (0..100).for_each(|_| queue.ran(1, Duration::from_millis(10)));
+    let refusal = queue.admit().unwrap_err().to_string();
+    assert!(refusal.contains("64 requests") && refusal.contains("`scaled`"), "{refusal}");
+    while queue.depth() > 0 {
+        taken(&queue);
+        queue.ran(8, Duration::from_millis(80));
+    }
+    assert_eq!(refused_at(), Some(16), "160 ms of work wait, in as few requests as are always let in");
 }
 
 #[test]
 fn only_what_fits_together_runs_together() {
-    let queue = Queue::new(limits(), 1);
+    let queue = Queue::new("scaled", limits(), 1);
     let jobs: Vec<_> = [(1, 3), (1, 4), (1, 4), (20, 4)].into_iter().map(|(count, width)| job(count, width)).collect();
     let (jobs, mut answers): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
     for job in jobs {
@@ -84,7 +94,7 @@ fn only_what_fits_together_runs_together() {
 
 #[test]
 fn a_closed_queue_is_emptied_and_then_ends() {
-    let queue = Queue::new(limits(), 2);
+    let queue = Queue::new("scaled", limits(), 2);
     let (job_one, _answer) = job(1, 3);
     queue.push(job_one).unwrap();
     queue.close();

@@ -21,8 +21,8 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-async fn start(app: &Arc<App>, connections: usize, read: Duration) -> Running {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+fn start(app: &Arc<App>, connections: usize, read: Duration) -> Running {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let limits = Limits { connections, read, drain: Duration::from_secs(20) };
@@ -56,7 +56,7 @@ fn registry() -> Registry {
 async fn slow_clients_are_cut_off() {
     let registry = registry();
     let app = registry.serve(&["--read-timeout", "0.2"]);
-    let server = start(&app, 8, Duration::from_millis(200)).await;
+    let server = start(&app, 8, Duration::from_millis(200));
     let mut head = TcpStream::connect(server.address).await.unwrap();
     head.write_all(b"POST /v2/models/scaled/infer HTTP/1.1\r\nho").await.unwrap();
     assert!(!rest(&mut head).await.contains("200 OK"), "a head that never ends");
@@ -69,7 +69,7 @@ async fn slow_clients_are_cut_off() {
 async fn a_head_too_large_is_refused() {
     let registry = registry();
     let app = registry.serve(&[]);
-    let server = start(&app, 8, Duration::from_secs(20)).await;
+    let server = start(&app, 8, Duration::from_secs(20));
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!("GET /v2 HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(200_000));
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_head_too_large_is_refused() {
 async fn too_many_connections_are_told_so() {
     let registry = registry();
     let app = registry.serve(&[]);
-    let server = start(&app, 2, Duration::from_secs(20)).await;
+    let server = start(&app, 2, Duration::from_secs(20));
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -105,7 +105,7 @@ async fn too_many_connections_are_told_so() {
 async fn a_server_told_to_stop_answers_what_it_has() {
     let registry = registry();
     let app = registry.serve(&[]);
-    let server = start(&app, 8, Duration::from_secs(20)).await;
+    let server = start(&app, 8, Duration::from_secs(20));
     let body = rows(&[1.0, 2.0, 3.0]).to_string();
     let (first, second) = body.split_at(20);
     let mut stream = TcpStream::connect(server.address).await.unwrap();

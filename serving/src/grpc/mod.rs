@@ -101,7 +101,7 @@ impl GrpcInferenceService for Inference {
         let ModelReadyRequest { name, version } = request.into_inner();
         match self.0.source(&name, selector(&version)).await {
             Ok(_) => Ok(Response::new(ModelReadyResponse { ready: true })),
-            Err(Error::Unavailable(_)) => Ok(Response::new(ModelReadyResponse { ready: false })),
+            Err(Error::Unavailable(_) | Error::NotFound(_)) => Ok(Response::new(ModelReadyResponse { ready: false })),
             Err(error) => Err(error.into()),
         }
     }

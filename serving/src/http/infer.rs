@@ -23,6 +23,9 @@ pub const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 /// An answer smaller than this is sent as it is: compressing it costs more than it saves.
 const SMALLEST_COMPRESSED: usize = 1024;
 
+/// How long a body that is too large is read on before its answer.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// `POST /v2/models/{name}/infer`
 pub async fn plain(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
     respond(&app, &name, None, request).await
@@ -77,23 +80,35 @@ fn header_number(headers: &HeaderMap, name: &str) -> Result<Option<usize>> {
 }
 
 /// The whole body, decompressed, within the limits of size and time.
-pub async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes> {
+pub async fn receive(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Bytes> {
     let limit = app.limits.body;
     let too_large = || Error::TooLarge(format!("the body is larger than {limit} bytes: send fewer rows a request"));
     if header_number(headers, CONTENT_LENGTH.as_str())?.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let received = tokio::time::timeout(app.limits.read, Limited::new(body, limit).collect()).await;
-    let body = received.map_err(|_| Error::SlowClient)?.map_err(|cause| {
-        if cause.is::<http_body_util::LengthLimitError>() {
-            too_large()
-        } else {
-            Error::Invalid("the body ended before its stated length: send all of it".into())
+    let received = tokio::time::timeout(app.limits.read, Limited::new(&mut body, limit).collect()).await;
+    let body = match received.map_err(|_| Error::SlowClient)? {
+        Ok(body) => body,
+        Err(cause) if cause.is::<http_body_util::LengthLimitError>() => {
+            let _ = tokio::time::timeout(LINGER, discard(body, limit)).await;
+            return Err(too_large());
         }
-    })?;
+        Err(_) => return Err(Error::Invalid("the body ended before its stated length: send all of it".into())),
+    };
     match headers.get(CONTENT_ENCODING) {
         None => Ok(body.to_bytes()),
         Some(encoding) => compress::decode(encoding.as_bytes(), &body.to_bytes(), limit),
+    }
+}
+
+/// Reads up to `most` further bytes, since a client that is still writing would see a reset instead of its answer.
+async fn discard(mut body: Body, mut most: usize) {
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if length > most {
+            break;
+        }
+        most -= length;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::infer::App;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const HEALTH: &str = "/v2/health/";
 
 /// Checks the token, echoes the request id (a failed request without one gets one) and logs what failed (everything at level `debug`).
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -51,7 +52,7 @@ fn fresh_id() -> Option<HeaderValue> {
 /// Health is open to all, so that probes need no secret.
 fn permit(app: &App, request: &Request) -> Result<()> {
     match &app.token {
-        Some(token) if !request.uri().path().starts_with("/v2/health/") => {
+        Some(token) if !request.uri().path().starts_with(HEALTH) => {
             token.check(request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes))
         }
         _ => Ok(()),
@@ -77,7 +78,10 @@ fn log(
         };
     }
     match status {
-        500.. => write!(error),
+        // a probe that is told to wait is no fault
+        _ if path.starts_with(HEALTH) => write!(debug),
+        500 => write!(error),
+        501.. => write!(warn),
         400.. => write!(info),
         _ => write!(debug),
     }

@@ -5,7 +5,7 @@
 //! of its own, because splitting small batches over threads costs more than it gains.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,11 +62,16 @@ const SPILL_ROWS: usize = 64;
 const SPILL_QUEUED: Duration = Duration::from_micros(500);
 const SPILL_RUNNING: Duration = Duration::from_millis(1);
 
-/// A backlog that would answer too late: more than this much estimated work in more than this many requests.
-const OVERDUE_WORK: Duration = Duration::from_millis(40);
+/// A backlog that would answer too late: a wait of this long, by estimate, behind more than this many requests.
+const OVERDUE_WAIT: Duration = Duration::from_millis(15);
 const OVERDUE_JOBS: usize = 16;
 
-#[derive(Debug, Default)]
+/// What a row is taken to cost before any ran. An estimate rises by an eighth in a run at most, so that a thread that
+/// had to wait for its processor a few times does not make an ordinary backlog look overdue.
+const FIRST_ROW_COST: Duration = Duration::from_micros(50);
+const LEAST_ROW_COST: Duration = Duration::from_micros(1);
+
+#[derive(Debug)]
 struct State {
     jobs: VecDeque<Job>,
     rows: usize,
@@ -92,7 +97,8 @@ impl State {
 
     /// Whether one more job would wait too long, so that it is better sent elsewhere.
     fn overdue(&self) -> bool {
-        self.jobs.len() >= OVERDUE_JOBS && self.cost(self.rows) >= OVERDUE_WORK
+        let threads = u32::try_from(self.idle.len().max(1)).unwrap_or(u32::MAX);
+        self.jobs.len() >= OVERDUE_JOBS && self.cost(self.rows + self.running) / threads >= OVERDUE_WAIT
     }
 }
 
@@ -101,20 +107,32 @@ impl State {
 pub struct Queue {
     state: Mutex<State>,
     wake: Vec<Condvar>,
-    /// The jobs in `state`, to be looked at without its lock.
+    /// The jobs in `state`, and whether one more would be refused, to be looked at without its lock.
     pending: AtomicUsize,
+    full: AtomicBool,
+    model: String,
     limits: Limits,
 }
 
 impl Queue {
-    /// An empty queue for `threads` threads.
+    /// An empty queue for `threads` threads of the model of that name.
     #[must_use]
-    pub fn new(limits: Limits, threads: usize) -> Self {
-        let state = State { idle: vec![false; threads], ..State::default() };
+    pub fn new(model: &str, limits: Limits, threads: usize) -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            rows: 0,
+            idle: vec![false; threads],
+            running: 0,
+            row_cost: FIRST_ROW_COST,
+            lone: false,
+            closed: false,
+        };
         Self {
             state: Mutex::new(state),
             wake: (0..threads).map(|_| Condvar::new()).collect(),
             pending: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            model: model.to_owned(),
             limits,
         }
     }
@@ -131,8 +149,18 @@ impl Queue {
 
     /// An error when the queue is full, before a request's body is read at all.
     pub fn admit(&self) -> Result<()> {
-        let depth = self.depth();
-        if depth >= self.limits.jobs { Err(full(depth)) } else { Ok(()) }
+        if self.full.load(Ordering::Relaxed) { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    fn refusal(&self) -> Error {
+        let (depth, model) = (self.depth(), &self.model);
+        Error::Overloaded(format!("{depth} requests wait for model `{model}` already: try again later"))
+    }
+
+    /// Publishes what is looked at without the lock.
+    fn publish(&self, state: &State) {
+        self.full.store(state.jobs.len() >= self.limits.jobs || state.overdue(), Ordering::Relaxed);
+        self.pending.store(state.jobs.len(), Ordering::Release);
     }
 
     /// Queues `job` and wakes a thread for it; an error when the queue is full or the model is being dropped.
@@ -141,12 +169,10 @@ impl Queue {
         if state.closed {
             return Err(Error::Unavailable("this version is being unloaded: ask again".into()));
         }
-        if state.jobs.len() >= self.limits.jobs || state.overdue() {
-            return Err(full(state.jobs.len()));
-        }
+        self.admit()?;
         state.rows += job.rows;
         state.jobs.push_back(job);
-        self.pending.store(state.jobs.len(), Ordering::Release);
+        self.publish(&state);
         self.wake_one(&mut state);
         Ok(())
     }
@@ -244,7 +270,7 @@ impl Queue {
             batch.push(job);
         }
         state.running += rows;
-        self.pending.store(state.jobs.len(), Ordering::Release);
+        self.publish(state);
     }
 
     /// Notes that `rows` rows ran for `elapsed`, for the estimate of a backlog's cost.
@@ -252,7 +278,8 @@ impl Queue {
         let cost = elapsed / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
         let mut state = self.lock();
         state.running = state.running.saturating_sub(rows);
-        state.row_cost = if state.row_cost.is_zero() { cost } else { (state.row_cost * 7 + cost) / 8 };
+        state.row_cost = (state.row_cost * 7 + cost.clamp(LEAST_ROW_COST, state.row_cost * 2)) / 8;
+        self.publish(&state);
     }
 
     /// Lets the threads finish what has queued and end.
@@ -264,8 +291,4 @@ impl Queue {
             wake.notify_all();
         }
     }
-}
-
-fn full(depth: usize) -> Error {
-    Error::Overloaded(format!("{depth} requests wait for this model already: try again later"))
 }

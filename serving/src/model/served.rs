@@ -73,7 +73,7 @@ impl Model {
         };
         let by_row = warm(&mut graph, &signature)?;
         let batchable = by_row && !verified.batch_dependent && factory.limits.rows > 1;
-        let queue = Arc::new(Queue::new(Limits { batchable, ..factory.limits }, factory.threads));
+        let queue = Arc::new(Queue::new(&record.name, Limits { batchable, ..factory.limits }, factory.threads));
         let metrics = factory.metrics.model(&record.name);
         let model = Self {
             name: record.name.clone(),

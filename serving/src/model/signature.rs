@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::tensor::{DataType, Tensor, volume};
+use super::tensor::{Data, DataType, Tensor, volume};
 use crate::error::{Error, Result};
 
 /// One input or output.
@@ -69,6 +69,14 @@ impl Port {
             return Err(Error::Invalid(format!(
                 "input `{}` of shape {:?} needs {wanted} values, but {given} were sent",
                 self.name, tensor.shape
+            )));
+        }
+        if let Data::Bytes(texts) = &tensor.data
+            && let Some(position) = texts.iter().position(|text| text.contains('\0'))
+        {
+            return Err(Error::Invalid(format!(
+                "input `{}`: element {position} holds a NUL, which the runtime's strings cannot: leave it out",
+                self.name
             )));
         }
         Ok(())

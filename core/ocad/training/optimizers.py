@@ -162,7 +162,7 @@ def clip_gradients(gradients: list[Tensor], largest: float) -> None:
     """Scales all gradients down so that their joint 2-norm is `largest` at most (Pascanu et al. 2013)."""
     if not gradients:
         return
-    norm = nn.utils.get_total_norm(gradients)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     share = torch.clamp(largest / (norm + 1e-6), max=1.0)
     torch._foreach_mul_(gradients, share)
 

@@ -28,10 +28,11 @@ class Stepper:
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, options: TrainOptions) -> None:
-        self._model, self._optimizer, self._loss, self._options = model, optimizer, loss, options
+        self._optimizer, self._loss, self._options = optimizer, loss, options
         self._network = cast("nn.Module", torch.compile(model)) if options.compile else model
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._tables = embeddings(model) if options.embedding_l2 else []
+        self._buffers = list(model.buffers())
         self._bf16 = options.bf16
         # one row has no variance to normalise by
         self._fewest = 2 if has_batch_norm(model) else 1
@@ -55,7 +56,7 @@ class Stepper:
 
     def _gradients(self, batch: Batch) -> float:
         """Leaves the gradients of `batch` in the parameters; in float32 where those in bfloat16 are not finite."""
-        before = _Moment(self._model)
+        before = _Moment(self._buffers)
         loss = self._attempt(batch, before, self._bf16)
         if self._bf16 and not self._sound(loss):
             before.restore()
@@ -121,9 +122,9 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 class _Moment:
     """Random state and buffers before a step, so that a repeated forward pass starts from where the first one did."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, buffers: list[Tensor]) -> None:
         self._random = torch.get_rng_state()
-        self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
 
     def restore(self) -> None:
         torch.set_rng_state(self._random)

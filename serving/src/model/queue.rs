@@ -59,8 +59,11 @@ pub struct Limits {
 
 /// A backlog worth a second thread: this many rows, or this much estimated work.
 const SPILL_ROWS: usize = 64;
-const SPILL_QUEUED: Duration = Duration::from_micros(500);
-const SPILL_RUNNING: Duration = Duration::from_millis(1);
+const SPILL_WORK: Duration = Duration::from_millis(2);
+
+/// Requests that come one by one before it is worth to stay awake, and a yield so long that it is not.
+const LONE: u8 = 8;
+const CONTENDED: Duration = Duration::from_micros(50);
 
 /// A backlog that would answer too late: a wait of this long, by estimate, behind more than this many requests.
 const OVERDUE_WAIT: Duration = Duration::from_millis(15);
@@ -78,8 +81,8 @@ struct State {
     idle: Vec<bool>,
     running: usize,
     row_cost: Duration,
-    /// Whether the last batch was one request, and came soon after the one before.
-    lone: bool,
+    /// How many batches in a row, up to `LONE`, were one request that came soon after the answer to the one before.
+    lone: u8,
     closed: bool,
 }
 
@@ -91,8 +94,8 @@ impl State {
 
     /// Whether a thread other than the first should help.
     fn spills(&self) -> bool {
-        let backlog = self.rows >= SPILL_ROWS || self.cost(self.rows) >= SPILL_QUEUED;
-        !self.jobs.is_empty() && (backlog || self.cost(self.running) >= SPILL_RUNNING)
+        let backlog = self.rows >= SPILL_ROWS || self.cost(self.rows) >= SPILL_WORK;
+        !self.jobs.is_empty() && (backlog || self.cost(self.running) >= SPILL_WORK)
     }
 
     /// Whether one more job would wait too long, so that it is better sent elsewhere.
@@ -124,7 +127,7 @@ impl Queue {
             idle: vec![false; threads],
             running: 0,
             row_cost: FIRST_ROW_COST,
-            lone: false,
+            lone: 0,
             closed: false,
         };
         Self {
@@ -196,7 +199,7 @@ impl Queue {
     pub fn take(&self, index: usize, batch: &mut Vec<Job>) -> bool {
         batch.clear();
         let mut state = self.lock();
-        let (idle_since, mut spun) = (Instant::now(), false);
+        let (idle_since, idle, mut spun) = (Instant::now(), state.jobs.is_empty(), false);
         loop {
             if state.closed && state.jobs.is_empty() {
                 return false;
@@ -208,17 +211,21 @@ impl Queue {
                 }
                 self.collect(&mut state, batch);
                 if !batch.is_empty() {
-                    state.lone = batch.len() == 1 && idle_since.elapsed() < self.limits.spin;
+                    let lone = idle && batch.len() == 1 && idle_since.elapsed() < self.limits.spin;
+                    state.lone = if lone { LONE.min(state.lone + 1) } else { 0 };
                     self.wake_one(&mut state);
                     return true;
                 }
                 continue;
             }
-            if index == 0 && state.lone && !spun {
+            if index == 0 && state.lone == LONE && !spun {
                 drop(state);
-                self.spin();
+                let undisturbed = self.spin();
                 spun = true;
                 state = self.lock();
+                if !undisturbed {
+                    state.lone = 0;
+                }
                 continue;
             }
             state.idle[index] = true;
@@ -227,13 +234,19 @@ impl Queue {
         }
     }
 
-    /// Stays awake for the next job, as long as it is worth.
-    fn spin(&self) {
+    /// Stays awake for the next job, as long as it is worth; false when others needed this processor.
+    fn spin(&self) -> bool {
         let started = Instant::now();
-        while self.pending.load(Ordering::Acquire) == 0 && started.elapsed() < self.limits.spin {
-            // whoever else wants this processor gets it
+        let mut now = started;
+        while self.pending.load(Ordering::Acquire) == 0 && now - started < self.limits.spin {
+            let before = now;
             std::thread::yield_now();
+            now = Instant::now();
+            if now - before > CONTENDED {
+                return false;
+            }
         }
+        true
     }
 
     /// Waits, where a wait is configured, until the batch is full or its oldest job has waited long enough.

@@ -98,6 +98,14 @@ impl State {
         !self.jobs.is_empty() && (backlog || self.cost(self.running) >= SPILL_WORK)
     }
 
+    /// The thread to wake: the first if it is idle, else another one if the backlog is worth it. It counts as awake then.
+    fn helper(&mut self) -> Option<usize> {
+        let spills = self.spills();
+        let helper = self.idle.iter().position(|idle| *idle).filter(|index| *index == 0 || spills)?;
+        self.idle[helper] = false;
+        Some(helper)
+    }
+
     /// Whether one more job would wait too long, so that it is better sent elsewhere.
     fn overdue(&self) -> bool {
         let threads = u32::try_from(self.idle.len().max(1)).unwrap_or(u32::MAX);
@@ -176,22 +184,16 @@ impl Queue {
         state.rows += job.rows;
         state.jobs.push_back(job);
         self.publish(&state);
-        self.wake_one(&mut state);
+        let helper = state.helper();
+        drop(state);
+        self.wake(helper);
         Ok(())
     }
 
-    /// Wakes the first thread if it is idle, else another one if the backlog is worth it.
-    fn wake_one(&self, state: &mut State) {
-        let helper = if state.idle.first() == Some(&true) {
-            Some(0)
-        } else if state.spills() {
-            state.idle.iter().position(|idle| *idle)
-        } else {
-            None
-        };
-        if let Some(index) = helper {
-            state.idle[index] = false;
-            self.wake[index].notify_one();
+    /// Wakes thread `helper`; without the lock, which it would run into at once.
+    fn wake(&self, helper: Option<usize>) {
+        if let Some(wake) = helper.and_then(|index| self.wake.get(index)) {
+            wake.notify_one();
         }
     }
 
@@ -213,7 +215,9 @@ impl Queue {
                 if !batch.is_empty() {
                     let lone = idle && batch.len() == 1 && idle_since.elapsed() < self.limits.spin;
                     state.lone = if lone { LONE.min(state.lone + 1) } else { 0 };
-                    self.wake_one(&mut state);
+                    let helper = state.helper();
+                    drop(state);
+                    self.wake(helper);
                     return true;
                 }
                 continue;

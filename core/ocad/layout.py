@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from ocad_registry import Version
 
 LAYOUTS = ("run", "poc")
+PROCESSED = "data/processed"
+"""Where `ocad train --prepare-data` keeps prepared splits, relative to the current folder."""
+
+
+def keep_prepared(run: Path, folder: Path) -> list[Path]:
+    """Copies the prepared splits and statistics of `run` to `folder` and returns the files; earlier ones are replaced."""
+    return [_copy(source, folder / source.name) for source in sorted((run / "data").iterdir()) if source.is_file()]
 
 
 def write_poc_layout(version: Version, run: Path, folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ def test_the_known_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = [part for override in SHORT[plugin] for part in ("--set", override)]
-    command = ["train", "--plugin", plugin, "--data", str(bench.log), "--layout", "poc", *settings]
+    command = ["train", "--plugin", plugin, "--data", str(bench.log), "--layout", "poc", "--prepare-data", *settings]
     done = CliRunner().invoke(cli, command, standalone_mode=False)
     assert done.exception is None
     assert (tmp_path / "models" / "checkpoints" / f"{plugin}_best.pth").is_file() is trains_by_epochs
@@ -33,3 +33,6 @@ def test_the_known_names(
     # the checkpoints lie inside the default registry's folder, and are no model there
     assert [version.ref for version in Registry(tmp_path / "models").list()] == [f"{plugin}@1.0.0"]
     assert {"roc.png", "reliability.png"} <= {path.name for path in (results / "plots").iterdir()}
+    processed = {path.name for path in (tmp_path / "data" / "processed").iterdir()}
+    assert {"train_data.parquet", "val_data.parquet", "test_data.parquet"} <= processed
+    assert {"preprocess.json", "vocab.json", "stats.json", "fingerprint.txt"} <= processed

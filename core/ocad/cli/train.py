@@ -10,7 +10,7 @@ import click
 
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table
-from ocad.layout import LAYOUTS, write_poc_layout
+from ocad.layout import LAYOUTS, PROCESSED, keep_prepared, write_poc_layout
 
 if TYPE_CHECKING:
     from ocad.pipeline import TrainResult
@@ -58,6 +58,8 @@ class TrainCommand(click.Command):
     default="run",
     help="`poc` also writes models/checkpoints, logs and results under the current folder.",
 )
+@click.option("--prepare-data", is_flag=True, help=f"Keep the prepared splits in {PROCESSED} as well.")
+@click.option("--max-bad-lines", type=int, help="Click logs: lines that may fail to parse (data.max_bad_lines).")
 @click.option("--runs", default="runs", show_default=True, help="Where run folders are made.")
 @registry_option
 @output_options
@@ -66,6 +68,8 @@ def train(
     metrics: tuple[str, ...],
     resume: Path | None,
     layout: str,
+    prepare_data: bool,
+    max_bad_lines: int | None,
     registry: str | None,
     **request: Any,
 ) -> int:
@@ -74,6 +78,8 @@ def train(
     from ocad.pipeline import train as run_pipeline
     from ocad.runs import TrainRequest, read_run
 
+    if max_bad_lines is not None:
+        request["overrides"] = (*request["overrides"], f"data.max_bad_lines={max_bad_lines}")
     if len(metrics) > 1:
         if resume or request["name"]:
             option = "--resume" if resume else "--name"
@@ -87,6 +93,8 @@ def train(
         raise UsageError("no plugin is named", f"give `--plugin`: {_names()}")
     session = open_session(registry or asked.registry)
     result = run_pipeline(asked, session, resume)
+    if prepare_data:
+        keep_prepared(result.run, Path(PROCESSED))
     if layout == "poc":
         write_poc_layout(result.version, result.run, Path.cwd())
     emit(result.to_json(), lambda: describe(result))

@@ -59,7 +59,7 @@ pub struct Limits {
 
 /// A backlog worth a second thread: this many rows, or this much estimated work.
 const SPILL_ROWS: usize = 64;
-const SPILL_WORK: Duration = Duration::from_millis(2);
+const SPILL_WORK: Duration = Duration::from_micros(500);
 
 /// Requests that come one by one before it is worth to stay awake, and a yield so long that it is not.
 const LONE: u8 = 8;

@@ -223,9 +223,10 @@ def test_sigterm_lets_running_requests_finish(launch: Launch, busy: Path, protoc
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a thread of the process is at work."""
+    """Whether an inference thread of the process is at work; the one that answers probes says nothing about the run."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "R":
+        inference = (task / "comm").read_text(encoding="ascii").startswith("model-")
+        if inference and (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "R":
             return True
     return False
 

@@ -55,7 +55,7 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     """Runs the whole pipeline and returns the registered version, whether it passed or not.
 
     Raises `OcadError` (data, configuration, plugin, veto) before anything is registered; a `KeyboardInterrupt` becomes
-    an `RunInterruptedError` that says how to resume. Promotes only when the version passed.
+    a `RunInterruptedError` that says how to resume. Promotes only when the version passed.
     """
     host, registry = session.host, session.registry
     plugin = host.plugin(request.plugin)
@@ -136,7 +136,7 @@ def _stages(plugin: Plugin, context: RunContext, request: TrainRequest, host: Ho
     def register(name: str, graph: Export, version: str | None) -> Version:
         proven, parity = prove_parity(plugin, context, trained, graph)
         draft = draft_version(plugin, context, name, data, evaluation, proven, parity)
-        passed = bool(draft.gates) and all(gate.passed for gate in draft.gates) and (parity is None or parity.passed)
+        passed = draft.decide([artifact.role for artifact in proven.artifacts])
         host.ask_veto(
             VersionDraft(name, plugin.name, draft.task, draft.metric, evaluation.metrics, passed, context.run)
         )

@@ -38,12 +38,8 @@ class LibsvmFile:
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows: `label`, then `f…` (int64, missing where a line is short) or `x…` (float64)."""
-        self.check.restart()
-        for number, block in line_blocks(self.path):
-            lines, numbers = self.check.keep(number, block)
-            if len(lines):
-                yield self._table(lines, numbers)
-        self.check.tell()
+        for lines, numbers in self.check.whole_pass():
+            yield self._table(lines, numbers)
 
     def _layout(self) -> tuple[bool, int]:
         """Whether features are ids, and how many columns there are: entries of the longest first line, or highest index."""

@@ -40,9 +40,14 @@ class LineCheck:
         """Lines left out in this pass."""
         self.first_bad: int | None = None
 
-    def restart(self) -> None:
-        """A new pass begins."""
+    def whole_pass(self) -> Iterator[tuple[pa.Array, NDArray[np.int64]]]:
+        """A new pass over the file: the good lines of each block with their numbers; warns at its end of those left out."""
         self.bad, self.first_bad = 0, None
+        for number, block in line_blocks(self.path):
+            lines, numbers = self.keep(number, block)
+            if len(lines):
+                yield lines, numbers
+        self._tell()
 
     def keep(self, number: int, lines: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
         """The good lines and their numbers; empty lines are neither. Raises `DataError` at the line that is too many."""
@@ -69,8 +74,7 @@ class LineCheck:
             )
         self.bad += len(places)
 
-    def tell(self) -> None:
-        """Warns of the lines that were left out."""
+    def _tell(self) -> None:
         if self.bad:
             logger.warning(
                 "`%s`: %d lines do not parse, left out; the first is %d", self.path, self.bad, self.first_bad

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ocad.errors import DataError
-from ocad.tabular.text import LineCheck, line_blocks
+from ocad.tabular.text import LineCheck
 
 LABEL, PRICE, TAGS = "click", "paid_price", "usertag"
 TRAIN_FILE, TEST_FILE, INDEX_FILE = "train.yzx.txt", "test.yzx.txt", "featindex.txt"
@@ -90,12 +90,8 @@ class YzxFile:
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows: `click`, `paid_price`, one text column for each of `COLUMNS`, several tags joined with commas."""
-        self.check.restart()
-        for number, block in line_blocks(self.path):
-            lines, numbers = self.check.keep(number, block)
-            if len(lines):
-                yield self._table(lines, numbers)
-        self.check.tell()
+        for lines, numbers in self.check.whole_pass():
+            yield self._table(lines, numbers)
 
     def _table(self, lines: pa.Array, numbers: NDArray[np.int64]) -> pa.Table:
         tokens = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(lines))

@@ -32,6 +32,10 @@ class Predictor(Protocol):
 class Detector(Protocol):
     """A model that scores the rows of a frame (DESIGN §7); higher is more anomalous, always."""
 
+    def fit(self, frame: pd.DataFrame) -> None:
+        """Fits on mostly normal rows, anew; a detector that is only ever loaded may refuse with `UsageError`."""
+        ...
+
     def score(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """One score for each row of `frame`, in its order."""
         ...

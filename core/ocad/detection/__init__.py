@@ -1,0 +1,1 @@
+"""What detectors share: scoring, calibration, hold-down, event metrics, incidents and alerts."""

@@ -1,0 +1,63 @@
+"""Hold-down: vectorised equals row by row, in any pieces, and both equal what the rule says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocad.detection.hold import Hold
+from ocad.errors import UsageError
+
+SCORES = st.lists(st.sampled_from([0.0, 0.9, 1.0, 1.5, 2.0, 2.9, 3.0, 7.0]), max_size=80)
+
+
+def by_rule(scores: list[float], k: int, n: int, m: int) -> list[bool]:
+    """The rule with on 2, instant 3, off 1, written as a reader would say it."""
+    alarms: list[bool] = []
+    begun = start = 0
+    for row, score in enumerate(scores):
+        if alarms and alarms[-1]:
+            quiet = len(scores[: row + 1]) >= m and all(score < 1 for score in scores[row - m + 1 : row + 1])
+            long_enough = row - start >= m
+            alarms.append(not (quiet and long_enough))
+            begun = begun if alarms[-1] else row + 1
+        else:
+            window = scores[max(begun, row - n + 1) : row + 1]
+            starts = score >= 3 or (score >= 2 and sum(one >= 2 for one in window) >= k)
+            alarms.append(starts)
+            start = row
+    return alarms
+
+
+@given(SCORES, st.integers(1, 4), st.integers(0, 4), st.integers(1, 4))
+def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: int) -> None:
+    expected = by_rule(scores, k, k + more, m)
+    one_by_one = Hold(2.0, 3.0, k, k + more, 1.0, m)
+    assert [one_by_one.step(score) for score in scores] == expected
+    assert Hold(2.0, 3.0, k, k + more, 1.0, m).run(scores).tolist() == expected
+
+
+@given(SCORES, st.lists(st.integers(0, 80), max_size=4), st.integers(1, 4), st.integers(0, 4), st.integers(1, 4))
+def test_pieces_and_a_restored_state_change_nothing(
+    scores: list[float], cuts: list[int], k: int, more: int, m: int
+) -> None:
+    settings = (2.0, 3.0, k, k + more, 1.0, m)
+    whole = Hold(*settings).run(scores).tolist()
+    state: dict[str, object] = {}
+    pieces: list[bool] = []
+    for number, piece in enumerate(np.split(np.asarray(scores), sorted(cuts))):
+        hold = Hold(*settings)
+        hold.restore(json.loads(json.dumps(state)))
+        pieces += [hold.step(score) for score in piece] if number % 2 else hold.run(piece).tolist()
+        state = hold.state()
+    assert pieces == whole
+
+
+@pytest.mark.parametrize("settings", [(1, 3, 1, 1, 2, 1), (3, 1, 1, 1, 0, 1), (2, 3, 3, 2, 1, 1), (2, 3, 1, 2, 1, 0)])
+def test_settings_out_of_order_are_refused(settings: tuple[float, float, int, int, float, int]) -> None:
+    with pytest.raises(UsageError, match="they must be"):
+        Hold(*settings)

@@ -1,4 +1,4 @@
-"""`ocad data`: what the catalogue holds, what a data set looks like, and click logs prepared or simulated."""
+"""`ocad data`: what the catalogue holds, what a data set looks like, click logs prepared or simulated, incidents injected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocad.cli.data_clicks import prepare, simulate
+from ocad.cli.data_inject import inject
 from ocad.cli.output import emit, output_options, table
 
 if TYPE_CHECKING:
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """List, describe, prepare and simulate data sets."""
+    """List, describe, prepare and simulate data sets, and inject incidents into them."""
 
 
 data.add_command(prepare)
 data.add_command(simulate)
+data.add_command(inject)
 
 
 @data.command("list")

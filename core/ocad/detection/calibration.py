@@ -57,7 +57,8 @@ class Curve:
         surprises = -np.log10((reaching[kept] + 1) / (len(ordered) + 1))
         surprises = np.maximum(surprises, 0.0)
         index, scale = _tail(ordered[ordered >= values[start]] - values[start])
-        scale = scale or float(np.std(ordered)) or max(1.0, abs(float(values[start])))
+        unit = max(1.0, abs(float(values[start])))
+        scale = max(scale or float(np.std(ordered)) or unit, _SAME * unit)
         return cls(tuple(values[kept].tolist()), tuple(surprises.tolist()), index, scale, len(ordered))
 
     def surprise(self, scores: Floats) -> Floats:

@@ -79,6 +79,11 @@ class Hold:
         self._below = int(state.get("below", 0))
 
 
+def default_hold() -> Hold:
+    """The hold-down of surprises where none was tuned: three of five rows at 3, or one at 6, until five are below 2."""
+    return Hold(on=3.0, instant=6.0, k=3, n=5, off=2.0, m=5)
+
+
 class _Starts:
     """Where an alarm begins: at an instant row, or at the `k`-th of `k` reaching rows within `n`."""
 

@@ -15,7 +15,7 @@ from ocad.clicks.layers import REACH, FeatureVectors, pairwise
 from ocad.clicks.model import InputShape
 from ocad_deepfm.config import NetworkSettings
 from ocad_deepfm.network import DeepFmNetwork
-from ocad_gbdt.trees import Ensemble, export_trees, rounded_down
+from ocad_gbdt.trees import export_trees
 
 SHAPE = InputShape((0, 4, 9), (4, 5, 3), (None, 2, None), 12, (0.0, 0.5))
 IDS = torch.tensor([[0, 4, 11], [3, 8, 9], [1, 6, 10]])
@@ -68,13 +68,6 @@ def test_an_id_outside_the_table_fails(wrong: int) -> None:
         network(ids, NUMBERS)
 
 
-def test_thresholds_decide_the_same_in_float32() -> None:
-    generator = np.random.default_rng(0)
-    for threshold in generator.normal(size=1000):
-        low = rounded_down(float(threshold))
-        assert float(low) <= threshold < float(np.nextafter(low, np.float32(np.inf)))
-
-
 def test_trees_with_sets_numbers_and_a_single_leaf(tmp_path: Path) -> None:
     """A hand-made ensemble: a categorical set inside a numeric split, and a tree that never split."""
     member = {"split_feature": 1, "decision_type": "==", "threshold": "0||3",
@@ -90,4 +83,3 @@ def test_trees_with_sets_numbers_and_a_single_leaf(tmp_path: Path) -> None:
     logit, probability = session.run(["logit", "probability"], {"ids": ids, "numerics": numerics})
     np.testing.assert_array_equal(logit[:, 0], [1.5, 1.5, 2.5, -3.5, 1.5])
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), atol=1e-6)
-    assert Ensemble().attributes()["leaf_targetids"] == []

@@ -1,0 +1,167 @@
+"""What an incident looks like: each metric's rows during it against the rows before it, and the rules that name its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocad.detection.incidents import Deviation, Kind
+
+Floats = NDArray[np.float64]
+
+SPIKE_ROWS = 3
+"""The most rows of a spike."""
+SHARE = "share"
+"""The unit of metrics that are themselves a share of lost messages, as `ccm` is."""
+INVOLVED = 3.0
+"""Robust sigmas from which a metric counts as involved."""
+_MOST_LOST = 0.5
+"""Share of lost rows from which nothing else matters."""
+_SPREAD_GROWN = 2.0
+_TREND = 0.5
+"""Share of the variance that a straight line explains, from which a slope dominates."""
+_TO_SIGMA = 1.4826
+"""A median absolute deviation times this is a normal distribution's standard deviation."""
+_FLOOR = 0.01
+"""Where the rows before do not vary at all, one hundredth of the level stands for their sigma."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One metric during an incident against the same metric before; `sigmas` are robust ones of the rows before."""
+
+    normal: float
+    """Median before, in the metric's unit."""
+    sigma: float
+    """Robust standard deviation before, in the metric's unit; above 0."""
+    value: float
+    """Median during, in the metric's unit."""
+    peak: float
+    """The value during the incident that is farthest from normal, in the metric's unit."""
+    spread: float
+    """Robust standard deviation during, in the metric's unit."""
+    rise: float
+    """How far a straight line through the rows rises from the first to the last, in the metric's unit."""
+    trend: float
+    """Share of the variance that this line explains, 0 to 1."""
+    lost: float
+    """Share of lost rows during."""
+    lost_before: float
+    lost_sigmas: float
+    """`lost - lost_before` in standard deviations of one row's loss."""
+    counts_loss: bool
+    """Whether the metric itself is a share of lost messages."""
+
+    @property
+    def level(self) -> float:
+        """Median during, in sigmas from normal."""
+        return (self.value - self.normal) / self.sigma
+
+    @property
+    def growth(self) -> float:
+        """Spread during as a multiple of the spread before."""
+        return self.spread / self.sigma
+
+    @property
+    def distance(self) -> float:
+        """How far the metric is from normal by its level, spread or slope, in sigmas."""
+        return max(abs(self.level), self.growth - 1, abs(self.rise) / (2 * self.sigma))
+
+
+def contrast(before: Floats, during: Floats, unit: str = "") -> Contrast:
+    """The rows `during` `(r,)` against those `before` `(b,)`; NaN is a lost row, in the unit `share` the value itself is loss."""
+    known, seen = before[np.isfinite(before)], during[np.isfinite(during)]
+    lost, lost_before = _lost(during, seen, unit), _lost(before, known, unit)
+    reference = known if len(known) else seen
+    normal = float(np.median(reference)) if len(reference) else 0.0
+    value = float(np.median(seen)) if len(seen) else normal
+    peak = float(seen[np.argmax(np.abs(seen - normal))]) if len(seen) else normal
+    sigma = _robust_sigma(known, normal) or _FLOOR * max(abs(normal), abs(peak)) or 1.0
+    rise, trend = _line(seen)
+    chance = max(lost_before * (1 - lost_before), 1 / (len(before) + 1))
+    return Contrast(
+        normal=normal,
+        sigma=sigma,
+        value=value,
+        peak=peak,
+        spread=_robust_sigma(seen, value),
+        rise=rise,
+        trend=trend,
+        lost=lost,
+        lost_before=lost_before,
+        lost_sigmas=(lost - lost_before) / float(np.sqrt(chance)),
+        counts_loss=unit == SHARE,
+    )
+
+
+def likeliest_kind(contrasts: Mapping[str, Contrast], rows: int) -> Kind:
+    """The kind of an incident of `rows` rows: the first rule that holds for the metric that is farthest from normal.
+
+    Lost rows dominate: `loss`. At most three rows: `spike`. The spread grew and the level stayed within it: `jitter`. A
+    straight line explains the rows: `drift`. Otherwise `shift`.
+    """
+    if _lost_dominates(contrasts):
+        return "loss"
+    if rows <= SPIKE_ROWS:
+        return "spike"
+    lead = max(contrasts.values(), key=lambda found: (not found.counts_loss, found.distance))
+    if lead.trend >= _TREND and abs(lead.rise) >= max(INVOLVED * lead.sigma, abs(lead.value - lead.normal) / 2):
+        return "drift"
+    if lead.growth >= _SPREAD_GROWN and abs(lead.level) < lead.growth:
+        return "jitter"
+    return "shift"
+
+
+def deviations_of(contrasts: Mapping[str, Contrast], kind: Kind, units: Mapping[str, str]) -> dict[str, Deviation]:
+    """The deviation of each metric involved, the farthest first; never empty."""
+    found = {metric: _deviation(item, kind, units.get(metric, "")) for metric, item in contrasts.items()}
+    order = sorted(found, key=lambda metric: -abs(found[metric].sigmas))
+    involved = [metric for metric in order if abs(found[metric].sigmas) >= INVOLVED]
+    return {metric: found[metric] for metric in involved or order[:1]}
+
+
+def _deviation(found: Contrast, kind: Kind, unit: str) -> Deviation:
+    """In the terms of the kind: lost share, farthest value, spread, or level."""
+    if kind == "loss" and (found.counts_loss or abs(found.lost_sigmas) >= abs(found.level)):
+        return Deviation(found.lost, found.lost_before, SHARE, found.lost_sigmas)
+    if kind == "spike":
+        return Deviation(found.peak, found.normal, unit, (found.peak - found.normal) / found.sigma)
+    if kind == "jitter" and found.growth - 1 > abs(found.level):
+        return Deviation(found.spread, found.sigma, unit, found.growth - 1)
+    return Deviation(found.value, found.normal, unit, found.level)
+
+
+def _lost_dominates(contrasts: Mapping[str, Contrast]) -> bool:
+    worst = max(contrasts.values(), key=lambda found: found.lost_sigmas)
+    if worst.lost - worst.lost_before >= _MOST_LOST:
+        return True
+    others = max((found.distance for found in contrasts.values() if not found.counts_loss), default=0.0)
+    return worst.lost_sigmas >= INVOLVED and worst.lost_sigmas > others
+
+
+def _lost(rows: Floats, finite: Floats, unit: str) -> float:
+    if not len(rows):
+        return 0.0
+    missing = len(rows) - len(finite)
+    return float((missing + (np.clip(finite, 0, 1).sum() if unit == SHARE else 0)) / len(rows))
+
+
+def _robust_sigma(values: Floats, centre: float) -> float:
+    """From the median absolute deviation; from the standard deviation where more than half of the rows are equal."""
+    if len(values) < 2:
+        return 0.0
+    return _TO_SIGMA * float(np.median(np.abs(values - centre))) or float(np.std(values))
+
+
+def _line(values: Floats) -> tuple[float, float]:
+    """Rise over the rows and explained share of the least-squares line."""
+    if len(values) <= SPIKE_ROWS:
+        return 0.0, 0.0
+    step = np.arange(len(values)) - (len(values) - 1) / 2
+    centred = values - values.mean()
+    total = float(centred @ centred)
+    slope = float(step @ centred) / float(step @ step)
+    return slope * (len(values) - 1), (slope * float(step @ centred) / total if total else 0.0)

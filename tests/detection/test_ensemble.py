@@ -1,0 +1,168 @@
+"""The ensemble: one rule over several detectors, by frame and by row, with state, errors and bad rules."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.detection.conftest import Distance
+
+from ocad.detection.ensemble import Ensemble, watched
+from ocad.detection.hold import default_hold
+from ocad.detection.rule import AlarmRule
+from ocad.errors import DataError, UsageError
+
+RULE = AlarmRule((0.6, 0.4), (6.0, 8.0), (2.0, 2.0), agreement=2, on=2.0, instant=4.0, k=2, n=4, off=1.0, m=3)
+UNITS = {"a": "µs", "b": "µs"}
+
+
+def made_frame(rows: int, seed: int, bursts: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    frames = []
+    for endpoint in ("x", "y"):
+        values = generator.normal(400, 5, (rows, 2))
+        for start in np.linspace(200, rows - 100, bursts, dtype=int):
+            values[start : start + 20] += generator.normal(0, 80, (20, 2))
+        times = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(rows), unit="s")
+        frames.append(pd.DataFrame({"timestamp": times, "endpoint": endpoint, "a": values[:, 0], "b": values[:, 1]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Ensemble:
+    made = Ensemble({"first": Distance(("a",)), "second": Distance(("b",))}, RULE, UNITS)
+    made.fit(made_frame(600, 1))
+    made.calibrate(made_frame(600, 2))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _fresh(ensemble: Ensemble) -> None:
+    ensemble.forget()
+
+
+def test_frame_row_by_row_and_pieces_agree(ensemble: Ensemble) -> None:
+    frame = made_frame(900, 3, bursts=3)
+    whole = ensemble.detect(frame)
+    assert len(whole.incidents) == 6
+    assert whole.counts == {
+        "rows": 1800,
+        "endpoints": 2,
+        "alarms": int(whole.alarms.sum()),
+        "incidents": 6,
+        "unseen": 0,
+    }
+
+    ensemble.forget()
+    assert ensemble.state() == {}
+    found, scores, alarms = {}, [], []
+    moments = frame["timestamp"].to_numpy("datetime64[us]").astype(np.int64).tolist()
+    for endpoint, moment, values in zip(frame["endpoint"], moments, frame[["a", "b"]].to_numpy().tolist(), strict=True):
+        point = ensemble.detect_point(endpoint, moment, values)
+        scores.append(point.score)
+        alarms.append(point.alarm)
+        if point.incident:
+            found[point.incident.id] = point.incident
+    np.testing.assert_allclose(scores, whole.scores, atol=1e-9)
+    assert alarms == whole.alarms.tolist()
+    assert {key: (item.kind, item.end_us, item.rows, item.metrics) for key, item in found.items()} == {
+        item.id: (item.kind, item.end_us, item.rows, item.metrics) for item in whole.incidents
+    }
+
+    ensemble.forget()
+    pieces = []
+    for first in range(0, 900, 211):
+        part = frame[frame.groupby("endpoint").cumcount().between(first, first + 210)]
+        pieces.append(pd.Series(ensemble.detect(part).scores, part.index))
+        state = json.loads(json.dumps(ensemble.state(), allow_nan=False))
+        ensemble.forget()
+        ensemble.restore(state)
+    np.testing.assert_allclose(pd.concat(pieces).sort_index(), whole.scores, atol=1e-9)
+
+
+def test_rows_of_endpoints_may_be_mixed(ensemble: Ensemble) -> None:
+    frame = made_frame(500, 5, bursts=2)
+    apart = ensemble.detect(frame)
+    ensemble.forget()
+    order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
+    mixed = ensemble.detect(frame.iloc[order].reset_index(drop=True))
+    np.testing.assert_allclose(mixed.scores, apart.scores[order], atol=1e-12)
+    assert mixed.incidents == apart.incidents
+
+
+def test_agreement_keeps_one_loud_member_from_beginning_an_alarm(ensemble: Ensemble) -> None:
+    frame = made_frame(600, 6)
+    frame.loc[300:303, "a"] += 500 * np.array([1, -1, 1, -1])
+    alone = ensemble.detect(frame)
+    assert alone.scores[300:304].min() > 2
+    assert not alone.alarms[:600].any()
+    frame.loc[300:303, "b"] += 500 * np.array([1, -1, 1, -1])
+    ensemble.forget()
+    assert ensemble.detect(frame).alarms[300:304].any()
+
+
+def test_score_rises_with_each_member() -> None:
+    surprises = np.array([[1.0, 1.0], [1.0, 2.0], [2.0, 2.0], [2.0, 20.0], [2.0, 30.0]])
+    combined = RULE.combine(surprises)
+    assert (np.diff(combined)[:3] > 0).all()
+    assert combined[3] == combined[4] == pytest.approx(0.6 * 2 + 0.4 * 8)
+    assert [RULE.combine_point(row) for row in surprises.tolist()] == pytest.approx(combined.tolist(), abs=1e-12)
+    gated = RULE.gate(np.array([[6.0, 0.0], [6.0, 3.0]]), np.array([3.6, 4.8]))
+    assert gated[0] < RULE.on <= gated[1]
+    assert RULE.gate_point([6.0, 0.0], 3.6) == gated[0]
+
+
+def test_one_detector_is_an_ensemble_of_one() -> None:
+    detector = Distance(("a",))
+    detector.fit(made_frame(600, 1))
+    detector.calibrate(made_frame(600, 2))
+    frame = made_frame(900, 3, bursts=3)
+    scores = detector.score(frame)
+    detector.restore({})
+    found = watched("distance", detector, UNITS).detect(frame)
+    np.testing.assert_allclose(found.scores, scores, atol=1e-9)
+    hold = default_hold()
+    assert found.alarms[:900].tolist() == hold.run(scores[:900]).tolist()
+    assert {name for incident in found.incidents for name in incident.detectors} == {"distance"}
+
+
+def test_refused_rows_change_nothing(ensemble: Ensemble) -> None:
+    frame = made_frame(50, 4)
+    ensemble.detect(frame)
+    state = ensemble.state()
+    with pytest.raises(DataError, match=r"clock of endpoint `x` went backwards"):
+        ensemble.detect(frame)
+    with pytest.raises(DataError, match=r"no column `b`, which `second` reads"):
+        ensemble.detect(frame.drop(columns="b"))
+    with pytest.raises(DataError, match=r"a row has 1 values: give 2: a, b"):
+        ensemble.detect_point("x", 0, [1.0])
+    assert ensemble.state() == state
+
+
+def test_unseen_endpoints_are_scored_and_flagged(ensemble: Ensemble) -> None:
+    frame = made_frame(50, 4).replace({"endpoint": {"y": "new"}})
+    found = ensemble.detect(frame)
+    assert ensemble.unseen == {"new"}
+    assert found.counts["unseen"] == 1
+    assert np.isfinite(found.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": (0.6, 0.6)}, r"weights add up to 1\.2"),
+        ({"weights": (1.0,)}, r"a weight, a cap and a threshold for each member"),
+        ({"agreement": 3}, r"3 of 2 members cannot agree"),
+        ({"off": 3.0}, r"off <= on <= instant"),
+        ({"k": 5}, r"1 <= k <= n"),
+    ],
+)
+def test_bad_rules_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        AlarmRule.from_json(RULE.to_json() | change)
+
+
+def test_rule_comes_back_from_json() -> None:
+    assert AlarmRule.from_json(json.loads(json.dumps(RULE.to_json()))) == RULE

@@ -3,112 +3,200 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ocad.cli.output import emit, note, output_options
-from ocad.errors import DataError, UsageError
+from ocad.cli.output import emit, output_options
+from ocad.cli.probing import Rows, measure, measuring_options, pace_options, require_one, respond
+from ocad.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from ocad.probe.channel import Channel
 
-    from ocad.probe.udp_echo import EchoCounts, EchoProbe
+PERIODS = ("3.33ms", "10ms", "100ms", "1s", "10s", "1min", "10min")
 
 
 @click.group()
 def probe() -> None:
-    """Measure a link: round-trip times in µs."""
+    """Measure a link: round-trip times and one-way delays in µs, and the share of missed continuity checks."""
 
 
 @probe.command("udp-echo")
 @click.option("--target", metavar="HOST:PORT", help="Measure against the responder there.")
-@click.option("--respond", type=click.IntRange(0, 65_535), metavar="PORT", help="Be the responder on PORT (0: any).")
-@click.option("--rate", type=float, default=10.0, show_default=True, help="Datagrams a second.")
-@click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to measure.")
-@click.option("--timeout", type=float, default=1.0, show_default=True, help="Seconds after which a reply is lost.")
+@click.option(
+    "--respond", "port", type=click.IntRange(0, 65_535), metavar="PORT", help="Be the responder on PORT (0: any)."
+)
 @click.option("--bind", metavar="ADDRESS", help="Local address (default: any; 127.0.0.1 with `--respond`).")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the rows there (.parquet or .csv).")
+@pace_options
+@measuring_options
 @output_options
 def udp_echo(
     *,
     target: str | None,
-    respond: int | None,
+    port: int | None,
+    bind: str | None,
     rate: float,
     duration: float,
     timeout: float,
-    bind: str | None,
-    out: Path | None,
+    out: str | None,
+    endpoint: str | None,
 ) -> None:
     """Round-trip times in µs by UDP echo (RFC 862); Ctrl-C ends early and keeps what was measured.
 
     A row has the UTC time of sending, the round-trip time (NaN when lost) and the sequence number.
     """
-    from ocad.probe.udp_echo import EchoProbe, parse_target
+    from ocad.probe.channel import parse_target
+    from ocad.probe.measurement import Pace
+    from ocad.probe.udp_echo import METRIC, echo_probe, echo_responder
 
-    if (target is None) == (respond is None):
-        raise UsageError("`udp-echo` needs either `--target` or `--respond`", "give one of the two")
+    require_one("udp-echo", target=target, respond=port)
     if target is None:
-        _respond(respond or 0, bind or "127.0.0.1")
+        responder, address = echo_responder(port or 0, bind or "127.0.0.1")
+        respond(responder, "UDP echo", "{}:{}".format(*address), "echoed")
         return
-    if out is not None:
-        _check_output(out)
-    measurement = EchoProbe(parse_target(target), rate, duration, timeout, bind or "")
-    with contextlib.suppress(KeyboardInterrupt):
-        measurement.run()
-    if out is not None:
-        write_rows(measurement.frame(), out)
-    _report(measurement, target, out)
+    pace = Pace(rate, duration, timeout)
+    with Rows(out, METRIC, endpoint) as rows:
+        measure(echo_probe(parse_target(target), pace, rows.add, bind or ""), target, rows)
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Writes `rows` as parquet or CSV by the suffix of `path`, which appears whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        if path.suffix == ".csv":
-            rows.to_csv(unfinished, index=False)
-        else:
-            rows.to_parquet(unfinished, index=False, compression="zstd")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise DataError(f"cannot write `{path}` ({error.strerror})", "check the folder and the free space") from None
+@probe.command()
+@click.option("--target", metavar="MAC|HOST:PORT", help="Measure against the responder there.")
+@click.option("--respond", "responds", is_flag=True, help="Be the responder.")
+@click.option("--interface", metavar="NAME", help="Send Ethernet frames on this interface.")
+@click.option("--bind", metavar="HOST:PORT", help="Respond over UDP on this local address.")
+@pace_options
+@measuring_options
+@output_options
+def ecpri(
+    *,
+    target: str | None,
+    responds: bool,
+    interface: str | None,
+    bind: str | None,
+    rate: float,
+    duration: float,
+    timeout: float,
+    out: str | None,
+    endpoint: str | None,
+) -> None:
+    """One-way delays in µs by eCPRI message type 5, over Ethernet or UDP; the clocks of both ends must agree.
+
+    A row has the UTC time of sending, the delay (NaN when lost) and the request's number.
+    """
+    from ocad.probe.ecpri import METRIC, delay_probe
+    from ocad.probe.ecpri import respond as answer
+    from ocad.probe.measurement import Pace
+    from ocad.probe.responder import Responder
+
+    require_one("ecpri", target=target, respond=responds or None)
+    if target is None:
+        responder = Responder(_ecpri_channel(None, interface, bind), answer)
+        respond(responder, "eCPRI delay requests", interface or bind or "")
+        return
+    pace = Pace(rate, duration, timeout)
+    with Rows(out, METRIC, endpoint) as rows:
+        measure(delay_probe(_ecpri_channel(target, interface, None), pace, rows.add), target, rows)
 
 
-def _respond(port: int, bind: str) -> None:
-    from ocad.probe.udp_echo import Responder
+@probe.command()
+@click.option("--target", metavar="MAC", help="Measure against the responder there.")
+@click.option("--respond", "responds", is_flag=True, help="Be the responder.")
+@click.option("--interface", required=True, metavar="NAME", help="Send Ethernet frames on this interface.")
+@click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
+@pace_options
+@measuring_options
+@output_options
+def lbm(
+    *,
+    target: str | None,
+    responds: bool,
+    interface: str,
+    level: int,
+    rate: float,
+    duration: float,
+    timeout: float,
+    out: str | None,
+    endpoint: str | None,
+) -> None:
+    """Round-trip times in µs by Ethernet loopback (LBM and LBR of IEEE 802.1ag, ITU-T Y.1731).
 
-    responder = Responder(port, bind)
-    address = "{}:{}".format(*responder.address)
-    note(f"answering UDP echo on {address}; Ctrl-C ends")
-    with contextlib.suppress(KeyboardInterrupt):
-        responder.run()
-    emit({"address": address, "echoed": responder.echoed}, f"echoed {responder.echoed} datagrams")
+    A row has the UTC time of sending, the round-trip time (NaN when lost) and the message's number.
+    """
+    from ocad.probe import cfm
+    from ocad.probe.ethernet import EthernetChannel, parse_mac
+    from ocad.probe.lbm import METRIC, loopback_answer, loopback_probe
+    from ocad.probe.measurement import Pace
+    from ocad.probe.responder import Responder
+
+    require_one("lbm", target=target, respond=responds or None)
+    if target is None:
+        channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBM)
+        respond(Responder(channel, loopback_answer(level)), "loopback messages", interface)
+        return
+    pace = Pace(rate, duration, timeout)
+    with Rows(out, METRIC, endpoint) as rows:
+        channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBR, parse_mac(target))
+        measure(loopback_probe(channel, pace, rows.add, level), target, rows)
 
 
-def _check_output(out: Path) -> None:
-    if out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"cannot tell the format of `{out}`", "end its name in `.parquet` or `.csv`")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder `{out.parent}` to write to", "create it first")
+@probe.command()
+@click.option("--send", "sends", is_flag=True, help="Send the messages; without it, watch for them.")
+@click.option("--interface", required=True, metavar="NAME", help="The Ethernet interface.")
+@click.option("--interval", type=click.Choice(PERIODS), default="10ms", show_default=True, help="Between two messages.")
+@click.option("--report", type=float, default=0.5, show_default=True, help="Seconds per row.")
+@click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to send or to watch.")
+@click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
+@click.option("--mepid", type=int, default=1, show_default=True, help="The sender's end point identifier.")
+@measuring_options
+@output_options
+def ccm(
+    *,
+    sends: bool,
+    interface: str,
+    interval: str,
+    report: float,
+    duration: float,
+    level: int,
+    mepid: int,
+    out: str | None,
+    endpoint: str | None,
+) -> None:
+    """Share of missed continuity checks (CCM of IEEE 802.1ag, ITU-T Y.1731), 0 to 1.
+
+    A row has the UTC time at which its interval began, the share of the expected messages missed in it, and its number.
+    """
+    from ocad.probe import cfm
+    from ocad.probe.ccm import METRIC, Association, Monitor, Sender, group_address
+    from ocad.probe.ethernet import EthernetChannel
+
+    if not duration > 0:
+        raise UsageError(f"`duration` is {duration}", "give a number above 0")
+    association = Association(interval, level, mepid)
+    group = group_address(level)
+    if sends:
+        if out is not None:
+            raise UsageError("`ccm --send` measures nothing to write to `--out`", "leave one of the two out")
+        sender = Sender(EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, peer=group), association, duration)
+        with contextlib.suppress(KeyboardInterrupt):
+            sender.run()
+        emit({"sent": sender.sent, "send_errors": sender.errors}, f"sent {sender.sent} messages")
+        return
+    with Rows(out, METRIC, endpoint) as rows:
+        channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, group=group)
+        measure(Monitor(channel, association, duration, report, rows.add), interface, rows)
 
 
-def _report(measurement: EchoProbe, target: str, out: Path | None) -> None:
-    counts = measurement.counts
-    quantiles = _quantiles(measurement.frame())
-    value: dict[str, Any] = {"target": target, **counts.as_dict(), "udp_echo_us": quantiles}
-    emit({**value, "output": str(out) if out else None}, lambda: _summary(counts, quantiles))
+def _ecpri_channel(target: str | None, interface: str | None, bind: str | None) -> Channel:
+    """Ethernet when there is an interface, else UDP."""
+    from ocad.probe.channel import UdpChannel, parse_target
+    from ocad.probe.ecpri import ETHERTYPE, MESSAGE_TYPE
+    from ocad.probe.ethernet import EthernetChannel, parse_mac
 
-
-def _quantiles(rows: pd.DataFrame) -> dict[str, float] | None:
-    measured = rows["udp_echo"].dropna()
-    if measured.empty:
-        return None
-    return {f"p{level}": round(float(measured.quantile(level / 100)), 3) for level in (0, 50, 90, 99, 100)}
-
-
-def _summary(counts: EchoCounts, quantiles: dict[str, float] | None) -> str:
-    times = ", ".join(f"{name} {value:.0f}" for name, value in (quantiles or {}).items()) or "none measured"
-    happened = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.as_dict().items() if count)
-    return f"{happened or 'nothing sent'}; round-trip time in µs: {times}"
+    if interface is not None:
+        return EthernetChannel(interface, ETHERTYPE, MESSAGE_TYPE, parse_mac(target) if target else None)
+    if target is not None:
+        return UdpChannel(parse_target(target), ("", 0))
+    if bind is None:
+        raise UsageError("`ecpri --respond` needs `--interface` or `--bind`", "give one of the two")
+    return UdpChannel(None, parse_target(bind))

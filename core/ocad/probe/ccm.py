@@ -1,0 +1,228 @@
+"""Continuity check (IEEE 802.1Q clause 20.1, ITU-T Y.1731 clause 7.1): CCMs out, and a monitor of how many are missed.
+
+Missed messages are told by the gaps in their sequence numbers, so that one that is only late is not missed; silence of
+more than 3.5 periods, the standard's loss of continuity, counts as missed messages before a gap can show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import struct
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+from ocad.errors import UsageError
+from ocad.probe import cfm
+from ocad.probe.channel import Channel
+from ocad.probe.measurement import Deliver, Row
+
+METRIC = "ccm"
+PERIODS = {
+    "3.33ms": 1 / 300,
+    "10ms": 0.01,
+    "100ms": 0.1,
+    "1s": 1.0,
+    "10s": 10.0,
+    "1min": 60.0,
+    "10min": 600.0,
+}
+"""Seconds between two CCMs; the place in this list, from 1, is the interval code in the flags (table 21-16)."""
+FIELDS = struct.Struct("!IH48s16x")
+"""Sequence number, MEPID, MAID, and the counters of ITU-T Y.1731, which are zero."""
+MAID_BYTES = 48
+CHARACTER_STRING_MD, CHARACTER_STRING_MA = 4, 2
+LOSS_OF_CONTINUITY = 3.5
+REORDERED = 64
+"""A number that is at most so far behind the newest one was overtaken; further behind, the sender began anew."""
+
+
+def group_address(level: int) -> bytes:
+    """The multicast address of CCMs of `level` (802.1Q, table 8-13)."""
+    return bytes.fromhex("0180c2000030")[:5] + bytes([0x30 | level])
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """What both ends must be configured alike: level (0-7), names, the sender's MEPID, and one of `PERIODS`."""
+
+    interval: str = "10ms"
+    level: int = 0
+    mepid: int = 1
+    domain: str = "ocad"
+    name: str = "link"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.mepid <= 8191:
+            raise UsageError(f"the MEPID is {self.mepid}", "give a number from 1 to 8191")
+        if not self.domain or not self.name or len(self.domain.encode()) + len(self.name.encode()) > MAID_BYTES - 4:
+            raise UsageError("domain and association name do not fit", "give both, of at most 44 bytes together")
+
+    @property
+    def period(self) -> float:
+        """Seconds between two CCMs."""
+        return PERIODS[self.interval]
+
+    @property
+    def code(self) -> int:
+        """The interval's code in the flags."""
+        return list(PERIODS).index(self.interval) + 1
+
+    def maid(self) -> bytes:
+        """The maintenance association identifier: both names as character strings, zeros up to 48 bytes."""
+        domain, name = self.domain.encode(), self.name.encode()
+        text = bytes([CHARACTER_STRING_MD, len(domain)]) + domain + bytes([CHARACTER_STRING_MA, len(name)]) + name
+        return text.ljust(MAID_BYTES, b"\0")
+
+
+class Check(NamedTuple):
+    """What a CCM says: `sequence` 0 when the sender does not count (Y.1731); `remote_defect` is RDI."""
+
+    level: int
+    code: int
+    sequence: int
+    mepid: int
+    maid: bytes
+    remote_defect: bool = False
+
+    def encode(self) -> bytes:
+        """The bytes after the ethertype."""
+        flags = self.remote_defect << 7 | self.code
+        fields = FIELDS.pack(self.sequence, self.mepid, self.maid)
+        return cfm.CfmMessage(self.level, cfm.Opcode.CCM, flags, fields).encode()
+
+
+def decode(payload: bytes) -> Check | None:
+    """The CCM at the start of `payload`; None when it is none."""
+    message = cfm.decode(payload)
+    if message is None or message.opcode != cfm.Opcode.CCM or len(message.fields) < FIELDS.size:
+        return None
+    sequence, mepid, maid = FIELDS.unpack_from(message.fields)
+    return Check(message.level, message.flags & 7, sequence, mepid, maid, bool(message.flags & 0x80))
+
+
+@dataclass(slots=True)
+class Sender:
+    """Sends a CCM every period for `duration` seconds; `sent` and `errors` (refused by the own machine) count."""
+
+    channel: Channel
+    association: Association
+    duration: float
+    sent: int = field(init=False, default=0)
+    errors: int = field(init=False, default=0)
+
+    def run(self) -> None:
+        """Sends on absolute deadlines until the duration is over, or KeyboardInterrupt; closes the channel."""
+        association = self.association
+        first = Check(association.level, association.code, 0, association.mepid, association.maid())
+        start = time.monotonic()
+        with closing(self.channel):
+            for index in range(max(1, round(self.duration / association.period))):
+                time.sleep(max(0.0, start + index * association.period - time.monotonic()))
+                self.sent += 1
+                try:
+                    self.channel.send(first._replace(sequence=self.sent & 0xFFFFFFFF).encode())
+                except OSError:  # the number is used up all the same: the monitor sees the gap
+                    self.errors += 1
+
+
+@dataclass(slots=True)
+class CheckCounts:
+    """What the monitor saw: messages that came, that were missed, and that were of another association or malformed."""
+
+    received: int = 0
+    missed: int = 0
+    foreign: int = 0
+    remote_defects: int = 0
+    """Of the received ones, those that carry RDI: the far end misses our CCMs."""
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Continuity:
+    """Tells missed messages from the sequence numbers and times of those that come; times are monotonic seconds."""
+
+    period: float
+    last_time: float
+    _last: int = 0
+    _presumed: int = 0
+
+    def come(self, sequence: int, now: float) -> int:
+        """A message came: how many were newly found missed before it; negative when an overtaken one came after all."""
+        behind = self._last - sequence
+        elapsed = max(0, round((now - self.last_time) / self.period) - 1)
+        if sequence and self._last > 0 and 0 <= behind <= REORDERED:
+            return 0 if behind == 0 else -1
+        counted = sequence and self._last and behind < 0
+        # a gap wider than the time allows is a sender that began anew
+        gap = min(-behind - 1, elapsed + REORDERED) if counted else elapsed
+        found = max(0, gap - self._presumed)
+        self._last, self.last_time, self._presumed = sequence, now, 0
+        return found
+
+    def silent(self, now: float) -> int:
+        """How many more are missed by `now`, going by the silence alone."""
+        periods = (now - self.last_time) / self.period
+        if periods <= LOSS_OF_CONTINUITY:
+            return 0
+        due = int(periods) - self._presumed
+        self._presumed += due
+        return due
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Watches for CCMs of `association` for `duration` seconds and delivers one row per `report` seconds.
+
+    A row's value is the share of the expected messages missed in its interval (0-1), its time the interval's start.
+    """
+
+    channel: Channel
+    association: Association
+    duration: float
+    report: float
+    deliver: Deliver
+    counts: CheckCounts = field(init=False, default_factory=CheckCounts)
+    _missed: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        if not self.report >= self.association.period:
+            self.channel.close()
+            raise UsageError(f"`report` is {self.report}, shorter than one period", "give at least the CCM interval")
+
+    def run(self) -> None:
+        """Watches until the duration is over, or KeyboardInterrupt (an unfinished interval has no row); then closes."""
+        start = time.monotonic()
+        epoch = time.time() - start
+        continuity = Continuity(self.association.period, start)
+        expected = self.report / self.association.period
+        with closing(self.channel):
+            for index in range(max(1, round(self.duration / self.report))):
+                self._watch(continuity, start + (index + 1) * self.report)
+                self._missed += continuity.silent(time.monotonic())
+                self.counts.missed += max(0, self._missed)
+                share = min(1.0, max(0, self._missed) / expected)
+                self.deliver(Row(index, round((epoch + start + index * self.report) * 1e6), share))
+                self._missed = 0
+
+    def _watch(self, continuity: Continuity, end: float) -> None:
+        while (wait := end - time.monotonic()) > 0:
+            if not select.select([self.channel], [], [], wait)[0]:
+                continue
+            with contextlib.suppress(OSError):  # a link that went down says so here, once
+                arrival = self.channel.receive()
+                self._take(decode(arrival.payload) if arrival.sender else None, continuity)
+
+    def _take(self, check: Check | None, continuity: Continuity) -> None:
+        wanted = self.association
+        if check is None or check[:2] + check[3:5] != (wanted.level, wanted.code, wanted.mepid, wanted.maid()):
+            self.counts.foreign += 1
+            return
+        self.counts.received += 1
+        self.counts.remote_defects += check.remote_defect
+        self._missed += continuity.come(check.sequence, time.monotonic())

@@ -1,0 +1,316 @@
+"""The detector: what a forecast did not expect, per endpoint and metric, in standard deviations of its usual error."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocad.detection.detector import GAP_FACTOR, Series, SeriesDetector
+from ocad.detection.spot import DriftSpot, Spot
+from ocad.errors import DataError
+from ocad.protocols import Predictor
+from ocad.timeseries.windows import Windows
+from ocad_residual.config import EvidenceSettings, ThresholdSettings
+from ocad_residual.evidence import Evidence, Noise, robust_deviation
+from ocad_residual.forecasters import Autoregression, Forecaster, RegisteredForecaster, forecaster_from_json
+from ocad_residual.windows import forecast_series, slide, whole_windows
+
+logger = logging.getLogger("ocad.data")
+
+Floats = NDArray[np.float64]
+
+ENOUGH_RESIDUALS = 200
+"""Residuals from which a metric of an endpoint has a noise of its own."""
+_MOST_WINDOWS = 100_000
+"""Training windows of an autoregression."""
+_NOT_WORTH_IT = 1.25
+"""A forecaster whose mean error is this many times that of repeating the last value does not know the series."""
+
+
+@dataclass(slots=True)
+class Live:
+    """The streaming state of one endpoint: a window and the evidence so far for each metric, and its threshold."""
+
+    windows: list[list[float]]
+    evidence: list[Evidence]
+    threshold: Spot | DriftSpot | None
+
+    def forget(self) -> None:
+        """Begins anew, after a gap; the threshold goes on."""
+        for window, evidence in zip(self.windows, self.evidence, strict=True):
+            window.clear()
+            evidence.forget()
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON-able values."""
+        return {
+            "windows": [list(window) for window in self.windows],
+            "averages": [evidence.average for evidence in self.evidence],
+            "lost": [evidence.lost for evidence in self.evidence],
+            "threshold": self.threshold.state() if self.threshold else None,
+        }
+
+
+class ResidualDetector(SeriesDetector):
+    """Raw score: the evidence of all metrics, or its multiple of a SPOT threshold.
+
+    `forecasters` has at most one for each metric; those without one get an autoregression of `length` values in `fit`.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        forecasters: Mapping[str, Forecaster],
+        length: int = 10,
+        evidence: EvidenceSettings | None = None,
+        threshold: ThresholdSettings | None = None,
+    ) -> None:
+        super().__init__(metrics)
+        self.forecasters = dict(forecasters)
+        self.length = length
+        self.evidence = evidence or EvidenceSettings()
+        self.threshold = threshold or ThresholdSettings()
+        self.everywhere: list[Noise] = []
+        """What is normal for all endpoints together, in the order of `metrics`."""
+        self.noise: dict[str, list[Noise]] = {}
+        """The same for each endpoint with enough rows."""
+        self.first_threshold: dict[str, Any] | None = None
+        """The state that the threshold of an endpoint never seen begins with; None for the kind `none`."""
+        self.first_thresholds: dict[str, dict[str, Any]] = {}
+        """The same for each endpoint with enough rows."""
+        self._live: dict[str, Live] = {}
+        self._warned: set[str] = set()
+
+    # the graphs behind it
+
+    def graphs(self) -> dict[str, Predictor]:
+        """The predictor in use for each registered forecaster, by its exact reference."""
+        return {item.ref: item.predictor for item in self._registered() if item.predictor is not None}
+
+    def use_graph(self, ref: str, predictor: Predictor) -> None:
+        """Asks `predictor` from now on for the forecaster `ref`; raises `DataError` when there is no such one."""
+        wanted = [item for item in self._registered() if item.ref == ref]
+        if not wanted:
+            raise DataError(f"the detector has no forecaster `{ref}`", "`graphs()` names those that it has")
+        for item in wanted:
+            item.predictor = predictor
+
+    def references(self) -> list[RegisteredForecaster]:
+        """The registered forecasters, in the order of the metrics."""
+        return self._registered()
+
+    # fitting
+
+    def fit_series(self, series: Sequence[Series]) -> None:
+        """See `SeriesDetector`: the forecasters still missing, the noise of all, and where thresholds begin."""
+        broken = [self.breaks(part.endpoint, part.times) for part in series]
+        for place, metric in enumerate(self.metrics):
+            if metric not in self.forecasters:
+                self.forecasters[metric] = self._autoregression(series, broken, place)
+        residuals = [self._residuals(part, starts) for part, starts in zip(series, broken, strict=True)]
+        for place, metric in enumerate(self.metrics):
+            self._warn_of_misfit(metric, series, residuals, place)
+        self.everywhere = self._noise(np.concatenate(residuals), np.concatenate([part.values for part in series]))
+        self.noise = {}
+        for part, errors in zip(series, residuals, strict=True):
+            if np.isfinite(errors).sum(axis=0).min() >= ENOUGH_RESIDUALS:
+                self.noise[part.endpoint] = self._noise(errors, part.values)
+        self.first_threshold, self.first_thresholds = None, {}
+        if self.threshold.kind != "none":
+            self._begin_thresholds(series)
+        self.forget()
+
+    def _autoregression(
+        self, series: Sequence[Series], broken: Sequence[NDArray[np.bool_]], place: int
+    ) -> Autoregression:
+        """Fitted on all endpoints, each in units of its usual step, so that the noisiest does not decide alone."""
+        made = []
+        for part, starts in zip(series, broken, strict=True):
+            values = part.values[:, place]
+            steps = np.diff(values)
+            unit = robust_deviation(steps[np.isfinite(steps)], 0.0)
+            made.append(whole_windows(part.times, values / unit, starts, self.length))
+        count = sum(map(len, made))
+        if count < 2 * self.length:
+            message = f"{count} unbroken windows of `{self.metrics[place]}` are too few for an autoregression"
+            raise DataError(message, "give a longer series, or name a registered forecaster")
+        kept = np.unique(np.linspace(0, count - 1, min(count, _MOST_WINDOWS)).astype(np.int64))
+        sequence, target, times, endpoints = (
+            np.concatenate([getattr(windows, name) for windows in made])[kept]
+            for name in ("sequence", "target", "timestamp", "endpoint")
+        )
+        return Autoregression.fit(Windows(sequence, target, times, endpoints))
+
+    def _noise(self, residuals: Floats, values: Floats) -> list[Noise]:
+        columns = zip(residuals.T, np.isnan(values).sum(axis=0).tolist(), strict=True)
+        return [Noise.fit(column[np.isfinite(column)], lost, self.evidence) for column, lost in columns]
+
+    def _begin_thresholds(self, series: Sequence[Series]) -> None:
+        """Fits a threshold on the evidence of all endpoints, and of each where that has a tail."""
+        self.forget()
+        evidence = {part.endpoint: self._evidence(part.endpoint, part.times, part.values) for part in series}
+        threshold = self._new_threshold()
+        threshold.fit(np.concatenate(list(evidence.values())))
+        self.first_threshold = threshold.state()
+        for endpoint, scores in evidence.items():
+            threshold = self._new_threshold()
+            try:
+                threshold.fit(scores)
+            except DataError:  # too few rows, or rows without a tail: what all endpoints say stands for it
+                continue
+            self.first_thresholds[endpoint] = threshold.state()
+
+    def _warn_of_misfit(self, metric: str, series: Sequence[Series], residuals: Sequence[Floats], place: int) -> None:
+        """A forecaster of another step or network is no error: the calibration holds, but little is found."""
+        forecaster = self.forecasters[metric]
+        if not isinstance(forecaster, RegisteredForecaster):
+            return
+        own = np.abs(np.concatenate([errors[1:, place] for errors in residuals]))
+        last = np.abs(np.concatenate([np.diff(part.values[:, place]) for part in series]))
+        both = np.isfinite(own) & np.isfinite(last)
+        if both.any() and own[both].mean() > _NOT_WORTH_IT * last[both].mean():
+            text = "the forecaster `%s` misses `%s` by %.3g on average, repeating the last value by %.3g: %s"
+            hint = "was it trained on another time step or network?"
+            logger.warning(text, forecaster.ref, metric, own[both].mean(), last[both].mean(), hint)
+
+    # scoring
+
+    def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
+        """See `SeriesDetector`."""
+        self._warn_of_step(endpoint, times)
+        scores = self._evidence(endpoint, times, values)
+        threshold = self._live[endpoint].threshold
+        return scores if threshold is None else scores / threshold.run(scores)[1]
+
+    def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
+        """See `SeriesDetector`."""
+        live = self._live.get(endpoint) or self._begin_live(endpoint)
+        if self.is_break(endpoint, time_us):
+            live.forget()
+        found = []
+        for metric, value, window, evidence in zip(self.metrics, values, live.windows, live.evidence, strict=True):
+            missing = math.isnan(value)
+            forecaster = self.forecasters[metric]
+            residual = value - forecaster.next_value(window) if window and not missing else math.nan
+            found.append(evidence.step(residual, missing))
+            slide(window, value, forecaster.length)
+        score = max(found) if self.evidence.combine == "max" else math.hypot(*found)
+        if live.threshold is None:
+            return score
+        limit = live.threshold.threshold
+        live.threshold.step(score)
+        return score / limit
+
+    def state(self) -> dict[str, Any]:
+        """See `SeriesDetector`."""
+        for endpoint, live in self._live.items():
+            self.track(endpoint)["live"] = live.to_json()
+        return super().state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `SeriesDetector`."""
+        super().restore(state)
+        self._live = {}
+
+    def parameters(self) -> dict[str, Any]:
+        """See `SeriesDetector`."""
+        return {
+            "forecasters": {metric: self.forecasters[metric].to_json() for metric in self.metrics},
+            "length": self.length,
+            "evidence": self.evidence.model_dump(),
+            "threshold": self.threshold.model_dump(),
+            "everywhere": [noise.to_json() for noise in self.everywhere],
+            "noise": {endpoint: [noise.to_json() for noise in row] for endpoint, row in self.noise.items()},
+            "first_threshold": self.first_threshold,
+            "first_thresholds": self.first_thresholds,
+        }
+
+    @classmethod
+    def from_parameters(cls, metrics: Sequence[str], parameters: Mapping[str, Any]) -> Self:
+        """See `SeriesDetector`; registered forecasters wait for `use_graph`."""
+        forecasters = {metric: forecaster_from_json(value) for metric, value in parameters["forecasters"].items()}
+        evidence = EvidenceSettings.model_validate(parameters["evidence"])
+        threshold = ThresholdSettings.model_validate(parameters["threshold"])
+        detector = cls(metrics, forecasters, int(parameters["length"]), evidence, threshold)
+        detector.everywhere = [Noise.from_json(value) for value in parameters["everywhere"]]
+        noise = parameters["noise"].items()
+        detector.noise = {endpoint: [Noise.from_json(value) for value in row] for endpoint, row in noise}
+        detector.first_threshold = parameters["first_threshold"]
+        detector.first_thresholds = dict(parameters["first_thresholds"])
+        return detector
+
+    # inner parts
+
+    def _registered(self) -> list[RegisteredForecaster]:
+        found = [self.forecasters.get(metric) for metric in self.metrics]
+        return [item for item in found if isinstance(item, RegisteredForecaster)]
+
+    def _residuals(self, part: Series, broken: NDArray[np.bool_]) -> Floats:
+        """Value minus forecast `(n, m)`, NaN where there is none, of a series by itself."""
+        columns = [
+            values - forecast_series(self.forecasters[metric], values, broken, [])[0]
+            for metric, values in zip(self.metrics, part.values.T, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def _evidence(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
+        """The evidence of all metrics `(n,)`; advances the endpoint's windows and averages."""
+        live = self._live.get(endpoint) or self._begin_live(endpoint)
+        broken = self.breaks(endpoint, times)
+        columns = []
+        for place, metric in enumerate(self.metrics):
+            column, evidence = values[:, place], live.evidence[place]
+            forecasts, live.windows[place] = forecast_series(
+                self.forecasters[metric], column, broken, live.windows[place]
+            )
+            missing = np.isnan(column)
+            found = []
+            for residual, lost, begins in zip(
+                (column - forecasts).tolist(), missing.tolist(), broken.tolist(), strict=True
+            ):
+                if begins:
+                    evidence.forget()
+                found.append(evidence.step(residual, lost))
+            columns.append(found)
+        each = np.asarray(columns, np.float64)
+        return np.asarray(each.max(axis=0) if self.evidence.combine == "max" else np.sqrt((each**2).sum(axis=0)))
+
+    def _begin_live(self, endpoint: str) -> Live:
+        """The live state of an endpoint, from its track when there is one."""
+        kept = self.track(endpoint).get("live")
+        count = len(self.metrics)
+        windows = kept["windows"] if kept else [[] for _ in range(count)]
+        averages, lost = (kept["averages"], kept["lost"]) if kept else ([0.0] * count, [0.0] * count)
+        noises = self.noise.get(endpoint, self.everywhere)
+        evidence = [
+            Evidence(noise, self.evidence, *known) for noise, *known in zip(noises, averages, lost, strict=True)
+        ]
+        threshold, begins = None, self.first_thresholds.get(endpoint, self.first_threshold)
+        if begins is not None:
+            threshold = self._new_threshold()
+            threshold.restore(kept["threshold"] if kept else begins)
+        live = Live([list(window) for window in windows], evidence, threshold)
+        self._live[endpoint] = live
+        return live
+
+    def _new_threshold(self) -> Spot | DriftSpot:
+        if self.threshold.kind == "dspot":
+            return DriftSpot(self.threshold.depth, self.threshold.probability)
+        return Spot(self.threshold.probability)
+
+    def _warn_of_step(self, endpoint: str, times: NDArray[np.int64]) -> None:
+        """Rows much rarer or denser than those fitted: forecasts are of another time step."""
+        fitted = self.steps.get(endpoint)
+        if fitted is None or len(times) < 3 or endpoint in self._warned:
+            return
+        found = float(np.median(np.diff(times)))
+        if not fitted / GAP_FACTOR <= found <= fitted * GAP_FACTOR:
+            self._warned.add(endpoint)
+            text = "endpoint `%s` comes every %g s, the detector was fitted on every %g s: train it on such rows"
+            logger.warning(text, endpoint, found / 1e6, fitted / 1e6)

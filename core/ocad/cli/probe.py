@@ -10,11 +10,10 @@ import click
 from ocad.cli.output import emit, output_options
 from ocad.cli.probing import Rows, measure, measuring_options, pace_options, require_one, respond
 from ocad.errors import UsageError
+from ocad.probe.ccm import PERIODS
 
 if TYPE_CHECKING:
     from ocad.probe.channel import Channel
-
-PERIODS = ("3.33ms", "10ms", "100ms", "1s", "10s", "1min", "10min")
 
 
 @click.group()
@@ -56,8 +55,8 @@ def udp_echo(
         respond(responder, "UDP echo", "{}:{}".format(*address), "echoed")
         return
     pace = Pace(rate, duration, timeout)
-    with Rows(out, METRIC, endpoint) as rows:
-        measure(echo_probe(parse_target(target), pace, rows.add, bind or ""), target, rows)
+    rows = Rows(out, METRIC, endpoint)
+    measure(echo_probe(parse_target(target), pace, rows.add, bind or ""), target, rows)
 
 
 @probe.command()
@@ -95,8 +94,8 @@ def ecpri(
         respond(responder, "eCPRI delay requests", interface or bind or "")
         return
     pace = Pace(rate, duration, timeout)
-    with Rows(out, METRIC, endpoint) as rows:
-        measure(delay_probe(_ecpri_channel(target, interface, None), pace, rows.add), target, rows)
+    rows = Rows(out, METRIC, endpoint)
+    measure(delay_probe(_ecpri_channel(target, interface, None), pace, rows.add), target, rows)
 
 
 @probe.command()
@@ -135,15 +134,17 @@ def lbm(
         respond(Responder(channel, loopback_answer(level)), "loopback messages", interface)
         return
     pace = Pace(rate, duration, timeout)
-    with Rows(out, METRIC, endpoint) as rows:
-        channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBR, parse_mac(target))
-        measure(loopback_probe(channel, pace, rows.add, level), target, rows)
+    rows = Rows(out, METRIC, endpoint)
+    channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBR, parse_mac(target))
+    measure(loopback_probe(channel, pace, rows.add, level), target, rows)
 
 
 @probe.command()
 @click.option("--send", "sends", is_flag=True, help="Send the messages; without it, watch for them.")
 @click.option("--interface", required=True, metavar="NAME", help="The Ethernet interface.")
-@click.option("--interval", type=click.Choice(PERIODS), default="10ms", show_default=True, help="Between two messages.")
+@click.option(
+    "--interval", type=click.Choice(list(PERIODS)), default="10ms", show_default=True, help="Between two messages."
+)
 @click.option("--report", type=float, default=0.5, show_default=True, help="Seconds per row.")
 @click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to send or to watch.")
 @click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
@@ -182,9 +183,9 @@ def ccm(
             sender.run()
         emit({"sent": sender.sent, "send_errors": sender.errors}, f"sent {sender.sent} messages")
         return
-    with Rows(out, METRIC, endpoint) as rows:
-        channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, group=group)
-        measure(Monitor(channel, association, duration, report, rows.add), interface, rows)
+    rows = Rows(out, METRIC, endpoint)
+    channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, group=group)
+    measure(Monitor(channel, association, duration, report, rows.add), interface, rows)
 
 
 def _ecpri_channel(target: str | None, interface: str | None, bind: str | None) -> Channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from array import array
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from ocad.probe.rows import Sink
 
 LEVELS = (0, 50, 90, 99, 100)
+UNITS = {"udp_echo": "_us", "ecpri": "_us", "lbm": "_us", "ccm": "_share"}
+KINDS = {
+    "udp_echo": "round-trip time in µs",
+    "ecpri": "one-way delay in µs",
+    "lbm": "round-trip time in µs",
+    "ccm": "share missed",
+}
 
 
 class Counts(Protocol):
@@ -63,58 +71,80 @@ def require_one(command: str, *, target: object, respond: object) -> None:
         raise UsageError(f"`{command}` needs either `--target` or `--respond`", "give one of the two")
 
 
+class Values:
+    """The quantiles of values that come one by one; of more than `KEPT`, of every second (fourth, eighth …) one."""
+
+    KEPT = 1 << 20
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._every, self._seen = 1, 0
+
+    def add(self, value: float) -> None:
+        """Takes the next value."""
+        if self._seen % self._every == 0:
+            self._values.append(value)
+        self._seen += 1
+        if len(self._values) > self.KEPT:
+            self._values = self._values[::2]
+            self._every *= 2
+
+    def quantiles(self) -> dict[str, float] | None:
+        """The quantiles by name, interpolated linearly; None when there are no values."""
+        ordered = sorted(self._values)
+        return {f"p{level}": round(_quantile(ordered, level / 100), 3) for level in LEVELS} if ordered else None
+
+
 class Rows:
-    """A context manager that takes the rows of `metric`, writes them to `out` if given, and keeps their values."""
+    """A context manager that takes the rows of `metric`, writes them to `out` if given, and sums them up.
+
+    Nothing is created or overwritten before it is entered. Raises `UsageError` when `out` cannot be written to.
+    """
 
     def __init__(self, out: str | None, metric: str, endpoint: str | None) -> None:
-        from ocad.probe.rows import STANDARD_OUTPUT, open_sink
+        from ocad.probe.rows import STANDARD_OUTPUT, check_output
 
-        self.out, self.metric = out, metric
+        self.out, self.metric, self.values = out, metric, Values()
         self.on_stdout = out == STANDARD_OUTPUT
+        self._endpoint = endpoint
+        self._sink: Sink | None = None
         if self.on_stdout and wants("--json"):
             raise UsageError("`--out -` and `--json` both write to stdout", "leave one of the two out")
-        self._values = array("d")
-        self._sink: Sink | None = open_sink(out, metric, endpoint) if out is not None else None
+        if out is not None:
+            check_output(out)
 
     def __enter__(self) -> Rows:
+        from ocad.probe.rows import open_sink
+
+        if self.out is not None:
+            self._sink = open_sink(self.out, self.metric, self._endpoint)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._sink is not None:
+            self._sink.close()
 
     def add(self, row: Row) -> None:
         """Takes the next row."""
-        if row.value == row.value:  # not lost
-            self._values.append(row.value)
+        if not math.isnan(row.value):
+            self.values.add(row.value)
         if self._sink is not None:
             self._sink.add(row)
-
-    def close(self) -> None:
-        """Writes what is left to write."""
-        if self._sink is not None:
-            sink, self._sink = self._sink, None
-            sink.close()
-
-    def quantiles(self) -> dict[str, float] | None:
-        """The quantiles of the values by name, interpolated linearly; None when there are none."""
-        values = sorted(self._values)
-        return {f"p{level}": round(_quantile(values, level / 100), 3) for level in LEVELS} if values else None
 
 
 def measure(measurement: Measuring, target: str, rows: Rows) -> None:
     """Runs it to the end or Ctrl-C, then writes and reports; the report goes to stderr when the rows have stdout."""
-    with contextlib.suppress(KeyboardInterrupt):
+    with rows, contextlib.suppress(KeyboardInterrupt):
         measurement.run()
-    rows.close()
-    counts, quantiles = measurement.counts.as_dict(), rows.quantiles()
-    text = _summary(counts, quantiles)
+    counts, quantiles = measurement.counts.as_dict(), rows.values.quantiles()
+    text = _summary(counts, rows.metric, quantiles)
     if rows.on_stdout:
         note(text)
     else:
-        key = rows.metric if rows.metric == "ccm" else f"{rows.metric}_us"
-        emit({"target": target, **counts, key: quantiles, "output": rows.out}, text)
+        name = rows.metric + UNITS[rows.metric]
+        emit({"target": target, **counts, name: quantiles, "output": rows.out}, text)
 
 
 def respond(responder: Responder, what: str, place: str, count: str = "answered") -> None:
@@ -132,7 +162,7 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def _summary(counts: dict[str, int], quantiles: dict[str, float] | None) -> str:
+def _summary(counts: dict[str, int], metric: str, quantiles: dict[str, float] | None) -> str:
     values = ", ".join(f"{name} {value:.4g}" for name, value in (quantiles or {}).items()) or "none measured"
     happened = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
-    return f"{happened or 'nothing sent'}; {values}"
+    return f"{happened or 'nothing sent'}; {KINDS[metric]}: {values}"

@@ -1,4 +1,4 @@
-"""Continuity check (IEEE 802.1Q clause 20.1, ITU-T Y.1731 clause 7.1): CCMs out, and a monitor of how many are missed.
+"""Continuity check (IEEE 802.1Q clauses 20.1 and 21.6, ITU-T Y.1731 clause 7.1): CCMs out, and a monitor of how many are missed.
 
 Missed messages are told by the gaps in their sequence numbers, so that one that is only late is not missed; silence of
 more than 3.5 periods, the standard's loss of continuity, counts as missed messages before a gap can show.
@@ -12,6 +12,7 @@ import struct
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import count, takewhile
 from typing import NamedTuple
 
 from ocad.errors import UsageError
@@ -29,7 +30,7 @@ PERIODS = {
     "1min": 60.0,
     "10min": 600.0,
 }
-"""Seconds between two CCMs; the place in this list, from 1, is the interval code in the flags (table 21-16)."""
+"""Seconds between two CCMs; the place in this list, from 1, is the interval code in the flags (802.1Q, 21.6)."""
 FIELDS = struct.Struct("!IH48s16x")
 """Sequence number, MEPID, MAID, and the counters of ITU-T Y.1731, which are zero."""
 MAID_BYTES = 48
@@ -40,8 +41,8 @@ REORDERED = 64
 
 
 def group_address(level: int) -> bytes:
-    """The multicast address of CCMs of `level` (802.1Q, table 8-13)."""
-    return bytes.fromhex("0180c2000030")[:5] + bytes([0x30 | level])
+    """The multicast address of CCMs of `level`, 01-80-C2-00-00-3y."""
+    return bytes.fromhex("0180c20000") + bytes([0x30 | level])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Sender:
         first = Check(association.level, association.code, 0, association.mepid, association.maid())
         start = time.monotonic()
         with closing(self.channel):
-            for index in range(max(1, round(self.duration / association.period))):
+            for index in takewhile(lambda index: index + 0.5 < self.duration / association.period, count()):
                 time.sleep(max(0.0, start + index * association.period - time.monotonic()))
                 self.sent += 1
                 try:
@@ -156,7 +157,8 @@ class Continuity:
         """A message came: how many were newly found missed before it; negative when an overtaken one came after all."""
         behind = self._last - sequence
         elapsed = max(0, round((now - self.last_time) / self.period) - 1)
-        if sequence and self._last > 0 and 0 <= behind <= REORDERED:
+        if sequence and self._last and 0 <= behind <= REORDERED:
+            self.last_time = now
             return 0 if behind == 0 else -1
         counted = sequence and self._last and behind < 0
         # a gap wider than the time allows is a sender that began anew
@@ -189,6 +191,8 @@ class Monitor:
     deliver: Deliver
     counts: CheckCounts = field(init=False, default_factory=CheckCounts)
     _missed: int = field(init=False, default=0)
+    _next: tuple[Check | None, float] | None = field(init=False, default=None)
+    """What came in and is not counted yet: it may belong to the next interval."""
 
     def __post_init__(self) -> None:
         if not self.report >= self.association.period:
@@ -200,29 +204,45 @@ class Monitor:
         start = time.monotonic()
         epoch = time.time() - start
         continuity = Continuity(self.association.period, start)
-        expected = self.report / self.association.period
         with closing(self.channel):
-            for index in range(max(1, round(self.duration / self.report))):
-                self._watch(continuity, start + (index + 1) * self.report)
-                self._missed += continuity.silent(time.monotonic())
-                self.counts.missed += max(0, self._missed)
-                share = min(1.0, max(0, self._missed) / expected)
-                self.deliver(Row(index, round((epoch + start + index * self.report) * 1e6), share))
-                self._missed = 0
+            for index in takewhile(lambda index: index == 0 or index + 0.5 < self.duration / self.report, count()):
+                begin, end = start + index * self.report, start + (index + 1) * self.report
+                self._watch(continuity, end)
+                self.deliver(Row(index, round((epoch + begin) * 1e6), self._share(continuity.silent(end))))
+
+    def _share(self, silent: int) -> float:
+        """The share missed in the interval that ends, `silent` at its end included."""
+        missed = max(0, self._missed + silent)
+        self._missed = 0
+        self.counts.missed += missed
+        return min(1.0, missed * self.association.period / self.report)
 
     def _watch(self, continuity: Continuity, end: float) -> None:
-        while (wait := end - time.monotonic()) > 0:
-            if not select.select([self.channel], [], [], wait)[0]:
-                continue
-            with contextlib.suppress(OSError):  # a link that went down says so here, once
-                arrival = self.channel.receive()
-                self._take(decode(arrival.payload) if arrival.sender else None, continuity)
+        """Takes what came in by `end`, by the kernel's time: a monitor that wakes up late misjudges nothing."""
+        while True:
+            wait = end - time.monotonic()
+            if self._next is None and select.select([self.channel], [], [], max(0.0, wait))[0]:
+                self._read()
+            elif self._next is None and wait <= 0:
+                return
+            if self._next is not None:
+                check, when = self._next
+                if when > end:
+                    return
+                self._next = None
+                self._take(check, when, continuity)
 
-    def _take(self, check: Check | None, continuity: Continuity) -> None:
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # a link that went down says so here, once
+            arrival = self.channel.receive()
+            when = time.monotonic() - (time.time_ns() - arrival.time_ns) / 1e9
+            self._next = decode(arrival.payload) if arrival.sender else None, when
+
+    def _take(self, check: Check | None, when: float, continuity: Continuity) -> None:
         wanted = self.association
         if check is None or check[:2] + check[3:5] != (wanted.level, wanted.code, wanted.mepid, wanted.maid()):
             self.counts.foreign += 1
             return
         self.counts.received += 1
         self.counts.remote_defects += check.remote_defect
-        self._missed += continuity.come(check.sequence, time.monotonic())
+        self._missed += continuity.come(check.sequence, when)

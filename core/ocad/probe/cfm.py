@@ -53,7 +53,7 @@ def decode(payload: bytes) -> CfmMessage | None:
     tlvs = _decode_tlvs(payload, start)
     if tlvs is None:
         return None
-    # a later version only adds fields and flags: it is read like version 0 (802.1Q, 20.46)
+    # a later version only adds fields, flags and TLVs: it is read like version 0
     return CfmMessage(first >> 5, opcode, flags, payload[COMMON_HEADER.size : start], tlvs)
 
 

@@ -1,4 +1,4 @@
-"""Loopback (IEEE 802.1Q clause 20.2, ITU-T Y.1731 clause 7.2): unicast LBM out, LBR back, the round trip timed."""
+"""Loopback (IEEE 802.1Q clauses 20.2 and 21.7, ITU-T Y.1731 clause 7.2): unicast LBM out, LBR back, the round trip timed."""
 
 from __future__ import annotations
 

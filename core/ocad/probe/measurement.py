@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import count, takewhile
 from typing import NamedTuple, Protocol
 
 from ocad.errors import UsageError
@@ -27,6 +28,9 @@ class Row(NamedTuple):
 
 
 Deliver = Callable[[Row], None]
+
+REMEMBERED = 1 << 16
+"""So many requests are told apart; a reply to an older one is foreign."""
 
 
 class Reply(NamedTuple):
@@ -59,6 +63,12 @@ class Pace:
             if not getattr(self, name) > 0:
                 raise UsageError(f"`{name}` is {getattr(self, name)}", "give a number above 0")
 
+    @property
+    def requests(self) -> float:
+        """How many there are; infinite when the duration is."""
+        exact = self.rate * self.duration
+        return max(1, round(exact)) if math.isfinite(exact) else exact
+
 
 @dataclass(slots=True)
 class Counts:
@@ -89,7 +99,7 @@ class Counts:
 class _Request:
     sent_ns: int
     value_us: float = math.nan
-    answered: bool = False
+    in_time: bool = False
 
 
 @dataclass(slots=True)
@@ -97,8 +107,8 @@ class Measurement:
     """Sends requests of `exchange` through `channel` at `pace`, and hands each row to `deliver` as soon as it is known.
 
     Rows come in the order of sending: one that is still open holds those after it back, at most for the timeout.
-    What is kept is one byte a request and the rows that are held back. `run` may be interrupted (KeyboardInterrupt);
-    the rows that are known are delivered then.
+    Nothing else is kept, so it may run for ever. `run` may be interrupted (KeyboardInterrupt); the rows that are known
+    are delivered then.
     """
 
     exchange: Exchange
@@ -107,7 +117,7 @@ class Measurement:
     deliver: Deliver
     counts: Counts = field(init=False, default_factory=Counts)
     _open: dict[int, _Request] = field(init=False, default_factory=dict)
-    _answered: bytearray = field(init=False, default_factory=bytearray)
+    _answered: bytearray = field(init=False, default_factory=lambda: bytearray(REMEMBERED))
     _timeout_ns: int = field(init=False, default=0)
     _epoch_ns: int = field(init=False, default=0)
 
@@ -119,16 +129,16 @@ class Measurement:
         self._epoch_ns = time.time_ns() - start
         with closing(self.channel):
             try:
-                for sequence in range(max(1, round(self.pace.rate * self.pace.duration))):
+                for sequence in takewhile(lambda number: number < self.pace.requests, count()):
                     self._receive_until(start + round(sequence * 1e9 / self.pace.rate))
                     self._send(sequence)
                 self._receive_until(time.monotonic_ns() + self._timeout_ns, lambda: not self._open)
             finally:
-                self._deliver_known(time.monotonic_ns(), interrupted=True)
+                self._settle()
 
     def _send(self, sequence: int) -> None:
         payload = self.exchange.request(sequence)
-        self._answered.append(0)
+        self._answered[sequence % REMEMBERED] = False
         self.counts.sent += 1
         self._open[sequence] = _Request(time.monotonic_ns())
         try:
@@ -154,36 +164,40 @@ class Measurement:
 
     def _take(self, arrival: Arrival, now: int) -> None:
         reply = self.exchange.match(arrival.payload) if arrival.sender == self.channel.peer else None
-        if reply is None or reply.sequence >= self.counts.sent:
+        if reply is None or not 0 < self.counts.sent - reply.sequence <= REMEMBERED:
             self.counts.foreign += 1
-        elif self._answered[reply.sequence]:
+        elif self._answered[reply.sequence % REMEMBERED]:
             self.counts.duplicates += 1
         else:
-            self._answered[reply.sequence] = 1
+            self._answered[reply.sequence % REMEMBERED] = True
             request = self._open.get(reply.sequence)
             if request is None or now - request.sent_ns > self._timeout_ns:
                 self.counts.late += 1
             else:
-                request.answered = True
+                request.in_time = True
                 request.value_us = (now - request.sent_ns) / 1000 if reply.value_us is None else reply.value_us
 
-    def _deliver_known(self, now: int, *, interrupted: bool = False) -> None:
-        for sequence in list(self._open) if interrupted else iter(self._known(now)):
-            request = self._open.pop(sequence)
-            if request.answered:
-                self.counts.received += 1
-            elif now - request.sent_ns > self._timeout_ns or self._answered[sequence]:
-                self.counts.lost += 1
-            else:
-                self.counts.unresolved += 1
-                continue
-            self.deliver(Row(sequence, (request.sent_ns + self._epoch_ns) // 1000, request.value_us))
+    def _deliver_known(self, now: int) -> None:
+        """Delivers the oldest open requests up to the first whose fate is unknown."""
+        while self._open:
+            sequence, request = next(iter(self._open.items()))
+            if not self._is_known(request, now):
+                return
+            self._deliver(sequence, request)
 
-    def _known(self, now: int) -> list[int]:
-        """The oldest open requests up to the first whose fate is unknown."""
-        known = []
-        for sequence, request in self._open.items():
-            if not (request.answered or self._answered[sequence] or now - request.sent_ns > self._timeout_ns):
-                break
-            known.append(sequence)
-        return known
+    def _settle(self) -> None:
+        """Delivers all whose fate is known, at the end or an interruption."""
+        now = time.monotonic_ns()
+        for sequence, request in list(self._open.items()):
+            if self._is_known(request, now):
+                self._deliver(sequence, request)
+        self.counts.unresolved = len(self._open)
+
+    def _deliver(self, sequence: int, request: _Request) -> None:
+        del self._open[sequence]
+        self.counts.received += request.in_time
+        self.counts.lost += not request.in_time
+        self.deliver(Row(sequence, (request.sent_ns + self._epoch_ns) // 1000, request.value_us))
+
+    def _is_known(self, request: _Request, now: int) -> bool:
+        return request.in_time or now - request.sent_ns > self._timeout_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -51,7 +52,8 @@ class JsonLines:
     def close(self) -> None:
         """See `Sink.close`."""
         if self._stream is not sys.stdout:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # rows that could not be written were reported by `add`
+                self._stream.close()
 
 
 class Table:
@@ -82,18 +84,23 @@ class Table:
         write_rows(self.frame(), self._path)
 
 
+def check_output(out: str) -> None:
+    """Raises `UsageError` when `out` is no format that can be written, or its folder does not exist."""
+    path = Path(out)
+    if out != STANDARD_OUTPUT and path.suffix not in SUFFIXES:
+        raise UsageError(f"cannot tell the format of `{out}`", "end its name in `.parquet`, `.csv` or `.jsonl`")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder `{path.parent}` to write to", "create it first")
+
+
 def open_sink(out: str, metric: str, endpoint: str | None) -> Sink:
     """The sink for `out`: `-` (JSON lines on stdout) or a file by its suffix, which begins anew.
 
-    Raises `UsageError` when the format or the folder is unknown, `DataError` when the file cannot be written.
+    Raises `DataError` when the file cannot be written.
     """
     if out == STANDARD_OUTPUT:
         return JsonLines(sys.stdout, "stdout", metric, endpoint)
     path = Path(out)
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"cannot tell the format of `{out}`", "end its name in `.parquet`, `.csv` or `.jsonl`")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder `{path.parent}` to write to", "create it first")
     if path.suffix != ".jsonl":
         return Table(path, metric, endpoint)
     try:

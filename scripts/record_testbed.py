@@ -1,8 +1,8 @@
-"""Records the project's own trace of UDP-echo round-trip times between two network namespaces.
+"""Records the project's own measurements: four metrics of four veth links between network namespaces, with incidents.
 
-python scripts/record_testbed.py --plan          writes data/udp_echo/schedule.json; commit it
-python scripts/record_testbed.py --record        records by the committed schedule (root; about 12 minutes)
-python scripts/record_testbed.py --rehearse 30   records half a minute into --folder, to try the machinery
+python scripts/record_testbed.py --calibrate 900   a recording to choose the incidents' levels by, to be thrown away
+python scripts/record_testbed.py --plan            writes data/oran_testbed/schedule.json; commit it
+python scripts/record_testbed.py --record          records by the committed schedule (root; two hours)
 """
 
 from __future__ import annotations
@@ -12,39 +12,52 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocad.errors import DataError, OcadError
 from ocad.probe.recording import Recorder
-from ocad.probe.schedule import Schedule, make_schedule, read_schedule
+from ocad.probe.schedule import KINDS, IncidentKind, Schedule, make_schedule, read_schedule
+from ocad.probe.steps import METRICS, measured_sizes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "data" / "udp_echo"
-SEED = 20_261_121
-DURATION_S = 720.0
+FOLDER = ROOT / "data" / "oran_testbed"
+SEED = 20_261_122
+DURATION_S = 7_200.0
+SLOTS = 65
+"""Incidents on each link; 26 of them in the last 40 % of the time, the test part."""
+SIZES: dict[IncidentKind, tuple[float, ...]] = {
+    "congestion": (0.55, 0.62, 0.75, 0.95),
+    "burst": (0.5, 0.54, 0.65, 0.85),
+    "busy": (0.65, 0.58, 0.45, 0.3),
+    "loss": (0.05, 0.1, 0.2, 0.4),
+    "flap": (0.0,),
+}
+"""Levels chosen from a calibration recording so that about half of the incidents measure no more than 6 noise units."""
+CALIBRATION_SLOT_S = 30.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated recording removes its namespaces
     options = _parser().parse_args(arguments)
+    schedule_file = options.folder / "schedule.json"
     try:
         if options.plan:
-            write_plan(options.folder / "schedule.json")
-        elif options.rehearse:
+            write_plan(schedule_file)
+            return 0
+        if options.calibrate:
             if options.folder.resolve() == FOLDER:
-                raise DataError("a rehearsal would overwrite the recording", "give it another `--folder`")
-            schedule_file = options.folder / "schedule.json"
-            schedule_file.write_text(make_schedule(SEED + 1, options.rehearse, day=20.0).to_json(), encoding="utf-8")
-            record(read_schedule(schedule_file), schedule_file, options.folder)
+                raise DataError("a calibration would overwrite the recording", "give it another `--folder`")
+            slots = max(len(KINDS), int(options.calibrate // CALIBRATION_SLOT_S))
+            schedule_file.write_text(
+                make_schedule(SEED + 1, options.calibrate, SIZES, slots).to_json(), encoding="utf-8"
+            )
         else:
-            schedule_file = FOLDER / "schedule.json"
             require_committed(schedule_file)
-            record(read_schedule(schedule_file), schedule_file, FOLDER)
+        record(read_schedule(schedule_file), schedule_file, options.folder, options.raw)
     except OcadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -58,9 +71,9 @@ def write_plan(path: Path) -> None:
             f"`{path}` exists", "a schedule is drawn once; remove it in a commit of its own to draw another"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    schedule = make_schedule(SEED, DURATION_S)
+    schedule = make_schedule(SEED, DURATION_S, SIZES, SLOTS)
     path.write_text(schedule.to_json(), encoding="utf-8")
-    print(f"wrote {path}: {schedule.duration_s:.0f} s, {len(schedule.incidents)} incidents; commit it, then --record")
+    print(f"wrote {path}: {schedule.duration_s:.0f} s, {len(schedule.links)} links of {SLOTS} incidents; commit it")
 
 
 def require_committed(path: Path) -> None:
@@ -71,45 +84,75 @@ def require_committed(path: Path) -> None:
         raise DataError(f"`{path}` is not the committed schedule", "commit it before recording")
 
 
-def record(schedule: Schedule, schedule_file: Path, folder: Path) -> None:
-    """Records and writes `trace.parquet` and `recording.json` (what was done and seen) into `folder`."""
-    with tempfile.TemporaryDirectory(prefix="ocad-recording-") as scratch:
-        rows, about = Recorder(schedule, schedule_file, Path(scratch)).record()
+def record(schedule: Schedule, schedule_file: Path, folder: Path, raw: Path) -> None:
+    """Records and writes `trace.parquet`, `recording.json` (what was done and seen) and plots into `folder`."""
+    raw.mkdir(parents=True, exist_ok=True)
+    rows, about = Recorder(schedule, schedule_file, raw, say).record()
     rows.to_parquet(folder / "trace.parquet", index=False, compression="zstd")
-    about |= {"rows": len(rows), "by_kind": summarise(rows)}
+    about["incidents"] = measured_sizes(rows, about["incidents"])
+    about |= {"rows": len(rows), "by_kind": summarise(rows), "sizes": summarise_sizes(about["incidents"])}
     (folder / "recording.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     plot(rows, folder / "trace.png")
-    print(json.dumps(about["by_kind"], indent=1))
+    print(json.dumps({name: about[name] for name in ("by_kind", "sizes")}, indent=1))
+
+
+def say(line: str) -> None:
+    """Prints at once, so that a log can be followed."""
+    print(line, flush=True)
 
 
 def summarise(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows, losses and quantiles in µs, outside incidents and for each kind."""
+    """Rows, prevalence, lost rows and quantiles of each metric, outside incidents and for each kind."""
     table = []
     for kind, part in rows.groupby("kind"):
-        measured = part["udp_echo"].dropna().astype("float64")
-        row = {"kind": str(kind) or "normal", "rows": len(part), "lost": len(part) - len(measured)}
-        levels = (5, 50, 95, 99) if len(measured) else ()
-        table.append(row | {f"p{level}": round(float(measured.quantile(level / 100)), 1) for level in levels})
+        row: dict[str, Any] = {"kind": str(kind) or "normal", "rows": len(part)}
+        for metric in METRICS:
+            measured = part[metric].dropna().astype("float64")
+            row[metric] = {"lost": len(part) - len(measured)}
+            for level in (5, 50, 95, 99) if len(measured) else ():
+                row[metric][f"p{level}"] = round(float(measured.quantile(level / 100)), 4)
+        table.append(row)
+    return table
+
+
+def summarise_sizes(incidents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each kind and level: how many, their measured sizes in noise units (sorted), and the median `ccm` missed."""
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for incident in incidents:
+        groups.setdefault((incident["kind"], incident["size"]), []).append(incident)
+    table = []
+    for (kind, size), members in sorted(groups.items()):
+        sigmas = sorted(one["size_sigmas"] for one in members if one["size_sigmas"] is not None)
+        missed = sorted(one["ccm"] for one in members)
+        row = {"kind": kind, "size": size, "incidents": len(members), "sigmas": sigmas, "ccm": missed[len(missed) // 2]}
+        table.append({**row, "at_most_6": sum(value <= 6 for value in sigmas)})
     return table
 
 
 def plot(rows: pd.DataFrame, path: Path) -> None:
-    """The whole trace, incidents shaded by kind."""
+    """Every link's three delays over the whole recording, incidents shaded by kind."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    seconds = (rows["timestamp"] - rows["timestamp"].iloc[0]).dt.total_seconds().to_numpy()
-    figure, axes = plt.subplots(figsize=(12, 4), layout="constrained")
-    axes.plot(seconds, rows["udp_echo"].to_numpy() / 1000, linewidth=0.3, color="black")
-    for kind, colour in {"congestion": "tab:orange", "burst": "tab:red", "flap": "tab:blue"}.items():
-        inside = (rows["kind"] == kind).to_numpy()
-        axes.fill_between(seconds, 0, 1, where=inside, transform=axes.get_xaxis_transform(), color=colour, alpha=0.4)
-        axes.plot([], [], color=colour, alpha=0.4, linewidth=6, label=kind)
-    axes.set(xlabel="seconds", ylabel="round-trip time (ms)", yscale="log", title="UDP echo over the testbed")
-    axes.legend(loc="upper right")
-    figure.savefig(path, dpi=90)
+    colours = dict(zip(KINDS, ("tab:orange", "tab:red", "tab:green", "tab:purple", "tab:blue"), strict=True))
+    links = list(rows.groupby("endpoint"))
+    figure, panels = plt.subplots(len(links), figsize=(14, 2.6 * len(links)), sharex=True, layout="constrained")
+    for axes, (endpoint, link) in zip(panels, links, strict=True):
+        minutes = (link["timestamp"] - link["timestamp"].iloc[0]).dt.total_seconds().to_numpy() / 60
+        for metric in METRICS[:3]:
+            axes.plot(minutes, link[metric].to_numpy() / 1000, linewidth=0.4, label=metric)
+        for kind, colour in colours.items():
+            inside = (link["kind"] == kind).to_numpy()
+            axes.fill_between(
+                minutes, 0, 1, where=inside, transform=axes.get_xaxis_transform(), color=colour, alpha=0.4
+            )
+            axes.plot([], [], color=colour, alpha=0.4, linewidth=6, label=kind)
+        axes.set(ylabel=f"{endpoint} (ms)", yscale="log")
+    panels[0].legend(loc="upper right", ncols=4, fontsize="x-small")
+    panels[-1].set(xlabel="minutes")
+    figure.savefig(path, dpi=80)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,8 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--plan", action="store_true", help="write the schedule")
     action.add_argument("--record", action="store_true", help="record by the committed schedule")
-    action.add_argument("--rehearse", type=float, metavar="SECONDS", help="a short recording by a schedule of its own")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where --plan and --rehearse write")
+    action.add_argument("--calibrate", type=float, metavar="SECONDS", help="a short recording by a schedule of its own")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the schedule stands and the results go")
+    parser.add_argument("--raw", type=Path, default=ROOT / ".cache" / "recording", help="where the probes write")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The testbed: its schedule, its load, its labels, and a short real recording between two namespaces."""
+"""The testbed: its schedule, its load, its rows, and a short real recording over two links."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +16,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocad.errors import DataError, OcadError
+from ocad.errors import DataError, OcadError, UsageError
 from ocad.probe import testbed
-from ocad.probe.load import batches
-from ocad.probe.recording import label_rows
-from ocad.probe.schedule import make_schedule, read_schedule
+from ocad.probe.load import batches, link_of, offered_share
+from ocad.probe.recording import Recorder
+from ocad.probe.schedule import KINDS, LINKS, IncidentKind, make_schedule, read_schedule
+from ocad.probe.steps import METRICS, measured_sizes, step_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "record_testbed.py"
-RECORDED = ROOT / "data" / "udp_echo"
-NEEDED = 1 << 12 | 1 << 21  # CAP_NET_ADMIN and CAP_SYS_ADMIN
+RECORDED = ROOT / "data" / "oran_testbed"
+NEEDED = 1 << 12 | 1 << 13 | 1 << 21  # CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN
+SIZES: dict[IncidentKind, tuple[float, ...]] = {
+    "congestion": (0.2, 0.4),
+    "burst": (0.5,),
+    "busy": (0.3,),
+    "loss": (0.3,),
+    "flap": (0.0,),
+}
 
 privileged = pytest.mark.skipif(
-    testbed.effective_capabilities() & NEEDED != NEEDED, reason="needs CAP_NET_ADMIN and CAP_SYS_ADMIN"
+    testbed.effective_capabilities() & NEEDED != NEEDED, reason="needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN"
 )
 
 
@@ -37,23 +46,24 @@ def script(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     )
 
 
-@given(seed=st.integers(0, 2**32), duration=st.floats(20, 2000))
-def test_incidents_never_overlap_and_are_rare(seed: int, duration: float) -> None:
-    schedule = make_schedule(seed, duration)
-    assert schedule == make_schedule(seed, duration)
-    times = [time for incident in schedule.incidents for time in (incident.start_s, incident.end_s)]
-    assert times == sorted(times)
-    assert times[0] > 0
-    assert times[-1] < duration
-    kinds = Counter(incident.kind for incident in schedule.incidents)
-    assert len(kinds) == 3
-    assert max(kinds.values()) - min(kinds.values()) <= 1
-    if duration > 300:
-        assert sum(incident.end_s - incident.start_s for incident in schedule.incidents) < 0.16 * duration
+@given(seed=st.integers(0, 2**32), slots=st.integers(5, 80), slot=st.floats(60, 200))
+def test_incidents_never_overlap_and_are_rare(seed: int, slots: int, slot: float) -> None:
+    schedule = make_schedule(seed, slots * slot, SIZES, slots)
+    assert schedule == make_schedule(seed, slots * slot, SIZES, slots)
+    for link in schedule.links:
+        times = [time for incident in link.incidents for time in (incident.start_s, incident.end_s)]
+        assert times == sorted(times)
+        assert times[0] > 0
+        assert times[-1] < slots * slot
+        kinds = Counter(incident.kind for incident in link.incidents)
+        assert set(kinds) == set(KINDS)
+        assert max(kinds.values()) - min(kinds.values()) <= 1
+        assert sum(one.end_s - one.start_s for one in link.incidents) < 0.16 * slots * slot
+    assert len({link.incidents for link in schedule.links}) == len(LINKS)
 
 
 def test_a_schedule_survives_its_file(tmp_path: Path) -> None:
-    schedule = make_schedule(3, 60)
+    schedule = make_schedule(3, 600, SIZES, 6)
     (tmp_path / "schedule.json").write_text(schedule.to_json())
     assert read_schedule(tmp_path / "schedule.json") == schedule
 
@@ -66,40 +76,62 @@ def test_a_missing_schedule_says_how_to_write_one(tmp_path: Path) -> None:
 
 def test_the_committed_schedule_is_the_one_its_seed_gives() -> None:
     schedule = read_schedule(RECORDED / "schedule.json")
-    assert make_schedule(schedule.seed, schedule.duration_s) == schedule
+    plan = runpy.run_path(str(SCRIPT))
+    assert make_schedule(plan["SEED"], plan["DURATION_S"], plan["SIZES"], plan["SLOTS"]) == schedule
 
 
 def test_cross_traffic_offers_what_the_schedule_says() -> None:
-    schedule = make_schedule(5, 200)
-    sent = np.array(list(batches(schedule)))
-    link, traffic = schedule.link, schedule.traffic
-    seconds = len(traffic.share) * traffic.step_s
-    bursts = sum(i.size * (i.end_s - i.start_s) for i in schedule.incidents if i.kind == "burst")
-    expected = float(np.mean(traffic.share)) + bursts / seconds
-    offered = sent[:, 1].sum() * traffic.packet_bytes * 8 / (link.rate_mbit * 1e6 * seconds)
-    assert offered == pytest.approx(expected, rel=0.05)
-    assert (np.diff(sent[:, 0]) >= 0).all()
+    schedule = make_schedule(5, 300, SIZES, 5)
+    for link in schedule.links:
+        sent = np.array(list(batches(schedule, link)))
+        offered = sent[:, 1].sum() * link.traffic.packet_bytes * 8 / (link.rate_mbit * 1e6 * schedule.duration_s)
+        assert offered == pytest.approx(float(np.mean(offered_share(schedule, link))), rel=0.08)
+        assert (np.diff(sent[:, 0]) >= 0).all()
 
 
-def test_rows_are_labelled_by_the_incident_they_were_sent_in() -> None:
-    times = pd.to_datetime([0, 1_000_000, 2_000_000, 3_000_000], unit="us", utc=True)
-    rows = pd.DataFrame({"timestamp": times, "udp_echo": [1.0, 2.0, np.nan, 4.0], "seq": range(4)})
-    incidents = [{"kind": "flap", "start_s": 1.5, "end_s": 2.5}]
-    labelled = label_rows(rows, incidents, epoch=0)
-    assert labelled["kind"].tolist() == ["", "", "flap", ""]
-    assert labelled["label"].tolist() == [0, 0, 1, 0]
-    assert list(labelled.columns) == ["timestamp", "udp_echo", "label", "kind"]
+def test_an_unknown_link_is_named() -> None:
+    with pytest.raises(UsageError, match="no link `du9-ru9`"):
+        link_of(make_schedule(5, 300, SIZES, 5), "du9-ru9")
 
 
-def test_the_recorded_trace_is_whole() -> None:
-    rows = pd.read_parquet(RECORDED / "trace.parquet")
-    about = json.loads((RECORDED / "recording.json").read_text())
-    assert len(rows) == about["rows"] >= 36_000
-    assert (RECORDED / "trace.parquet").stat().st_size < 2_000_000
-    assert rows["timestamp"].is_monotonic_increasing
-    assert set(rows.loc[rows["label"] == 1, "kind"]) == {"congestion", "burst", "flap"}
-    assert set(rows.loc[rows["label"] == 0, "kind"]) == {""}
-    assert len(about["incidents"]) == len(read_schedule(RECORDED / "schedule.json").incidents)
+def test_rows_are_means_of_steps_with_the_kind_of_the_incident_that_covers_them(tmp_path: Path) -> None:
+    schedule = make_schedule(1, 4, SIZES, 5, links=LINKS[:1])
+    epoch = 1_700_000_000_000_000_000
+    for metric in METRICS:
+        measured: list[tuple[float, float | None]] = [
+            (-0.5, 9.0),
+            (0.1, 1.0),
+            (0.9, 3.0),
+            (2.2, None),
+            (3.5, 7.0),
+            (4.1, 8.0),
+        ]
+        lines = [
+            json.dumps({"timestamp": pd.Timestamp(epoch + int(at * 1e9), tz="UTC").isoformat(), metric: value})
+            for at, value in measured
+        ]
+        (tmp_path / f"{LINKS[0].endpoint}.{metric}.jsonl").write_text("\n".join(lines))
+    incident = {"endpoint": LINKS[0].endpoint, "kind": "flap", "size": 0.0, "start_s": 1.5, "end_s": 3.01}
+    rows = step_rows(schedule, tmp_path, [incident], epoch)
+    assert list(rows.columns) == ["timestamp", "endpoint", *METRICS, "label", "kind"]
+    assert rows["udp_echo"].fillna(-1).tolist() == pytest.approx([3**0.5, -1.0, -1.0, 7.0])
+    assert rows["kind"].tolist() == ["", "flap", "flap", ""]
+    assert rows["label"].tolist() == [0, 1, 1, 0]
+    assert rows["timestamp"].iloc[3] == pd.Timestamp(epoch + 3_000_000_000, tz="UTC")
+
+
+def test_sizes_are_in_units_of_the_normal_rows_robust_noise() -> None:
+    normal = [10.0, 11.0, 9.0, 10.0, 12.0, 8.0] * 5
+    values = np.array([*normal, 40.0, 50.0])
+    times = pd.to_datetime(np.arange(len(values)) * 1_000_000, unit="us", utc=True)
+    label = np.array([0] * 30 + [1] * 2)
+    columns = dict.fromkeys(METRICS[:3], values)
+    rows = pd.DataFrame({"timestamp": times, "endpoint": "a", **columns, "ccm": label * 0.5, "label": label})
+    incident: dict[str, Any] = {"endpoint": "a", "kind": "loss", "size": 0.5, "start_s": 30.2, "end_s": 31.9}
+    (sized,) = measured_sizes(rows, [incident])
+    assert sized["sigmas"]["lbm"] == pytest.approx(35 / 1.4826, abs=0.01)
+    assert sized["size_sigmas"] == sized["sigmas"]["udp_echo"]
+    assert sized["ccm"] == 0.5
 
 
 def test_a_schedule_that_is_not_committed_is_refused(tmp_path: Path) -> None:
@@ -148,17 +180,19 @@ def test_what_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @privileged
-@pytest.mark.slow
-def test_a_rehearsal_measures_what_it_causes_and_leaves_nothing(tmp_path: Path) -> None:
-    before = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    result = script("--rehearse", "12", "--folder", str(tmp_path))
-    assert result.returncode == 0, result.stderr
-    rows = pd.read_parquet(tmp_path / "trace.parquet")
-    assert len(rows) == 720
-    assert set(rows["kind"]) == {"", "congestion", "burst", "flap"}
-    by_kind = rows.groupby("kind")["udp_echo"]
-    lost = by_kind.apply(lambda part: float(part.isna().mean()))
-    assert lost["flap"] > 0.8
-    assert lost[""] < 0.2
-    assert by_kind.median()["burst"] > by_kind.median()[""]
-    assert subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout == before
+def test_a_short_recording_measures_all_four_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocad.probe.recording.LEAD_SECONDS", 6.0)
+    schedule = make_schedule(11, 15, SIZES, 5, links=LINKS[:1])
+    schedule_file = tmp_path / "schedule.json"
+    schedule_file.write_text(schedule.to_json())
+    said: list[str] = []
+    rows, about = Recorder(schedule, schedule_file, tmp_path, said.append).record()
+    assert len(rows) == 15
+    assert len(said) == len(about["incidents"]) == 5
+    for metric in METRICS:
+        assert rows.loc[rows["label"] == 0, metric].notna().mean() > 0.5
+    assert rows.loc[rows["kind"] == "loss", "ccm"].max() > 0.1
+    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert not [
+        name for name in names.splitlines() if name.startswith("ocad-") and LINKS[0].endpoint in name and "-0" in name
+    ]

@@ -1,51 +1,77 @@
-"""Load for the testbed, each in a process of its own: cross traffic after a schedule, and a busy CPU.
+"""A link's cross traffic after a schedule, in a process of its own.
 
-    python -m ocad.probe.load traffic SCHEDULE START_NS HOST PORT
-    python -m ocad.probe.load busy END_NS
+    python -m ocad.probe.load SCHEDULE ENDPOINT START_NS HOST PORT
 
 Times are nanoseconds of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ocad.probe.schedule import Schedule, read_schedule
+from ocad.errors import UsageError
+from ocad.probe.schedule import Link, Schedule, read_schedule
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SO_SNDBUFFORCE = 32
 """Linux's option, which Python's socket module does not name; needs CAP_NET_ADMIN."""
 SEND_BUFFER_BYTES = 4 << 20
+STEP_S = 1.0
 
 
-def batches(schedule: Schedule) -> Iterator[tuple[float, int]]:
+def link_of(schedule: Schedule, endpoint: str) -> Link:
+    """The link to `endpoint`; raises `UsageError` when the schedule has none."""
+    for link in schedule.links:
+        if link.endpoint == endpoint:
+            return link
+    raise UsageError(f"the schedule has no link `{endpoint}`", f"it has {[link.endpoint for link in schedule.links]}")
+
+
+def offered_share(schedule: Schedule, link: Link) -> list[float]:
+    """The load offered in each second, as a share of the link's rate, bursts included: from the seed alone."""
+    source = _source(schedule, link, 0)
+    traffic, noise, shares = link.traffic, 0.0, []
+    for index in range(math.ceil(schedule.duration_s / STEP_S)):
+        phase = 2 * math.pi * index * STEP_S / traffic.day_s
+        rhythm = 1 - traffic.day_share * (math.cos(phase) + 0.3 * math.cos(2 * phase + 0.6))
+        noise = 0.97 * noise + float(source.normal(0, traffic.noise * math.sqrt(1 - 0.97**2)))
+        normal = min(0.6, max(0.02, traffic.base_share * rhythm * math.exp(noise)))
+        shares.append(normal + _burst_share(link, index * STEP_S, (index + 1) * STEP_S))
+    return shares
+
+
+def batches(schedule: Schedule, link: Link) -> Iterator[tuple[float, int]]:
     """Seconds from the start, and packets to send then: a Poisson process of geometric batches, from the seed."""
     import numpy as np
 
-    traffic = schedule.traffic
-    source = np.random.default_rng([schedule.seed, 1])
-    batch_seconds = traffic.mean_batch_packets * traffic.packet_bytes * 8 / (schedule.link.rate_mbit * 1e6)
-    for index, share in enumerate(traffic.share):
-        start = index * traffic.step_s
-        offered = share + _burst_share(schedule, start, start + traffic.step_s)
-        count = source.poisson(offered * traffic.step_s / batch_seconds)
-        times = np.sort(source.uniform(start, start + traffic.step_s, count))
+    traffic = link.traffic
+    source = _source(schedule, link, 1)
+    batch_seconds = traffic.mean_batch_packets * traffic.packet_bytes * 8 / (link.rate_mbit * 1e6)
+    for index, share in enumerate(offered_share(schedule, link)):
+        start = index * STEP_S
+        count = source.poisson(share * STEP_S / batch_seconds)
+        times = np.sort(source.uniform(start, start + STEP_S, count))
         sizes = source.geometric(1 / traffic.mean_batch_packets, count)
         yield from zip(times.tolist(), sizes.tolist(), strict=True)
 
 
-def send_traffic(schedule: Schedule, start: int, address: tuple[str, int]) -> int:
-    """Sends the batches of `schedule` to `address`, the clock starting at `start`; returns the packets sent."""
+def send_traffic(schedule: Schedule, link: Link, start: int, address: tuple[str, int]) -> int:
+    """Sends the batches of `link` to `address`, the clock starting at `start`; returns the packets sent."""
     sent = 0
-    payload = bytes(schedule.traffic.packet_bytes - 28)  # the schedule counts IPv4 and UDP headers
+    payload = bytes(link.traffic.packet_bytes - 28)  # the schedule counts IPv4 and UDP headers
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         connection.setblocking(False)
         # the default buffer would hold a lone sender back before the link's queue is full, and nothing would be dropped
         connection.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
-        for when, packets in batches(schedule):
+        for when, packets in batches(schedule, link):
             time.sleep(max(0.0, start / 1e9 + when - time.monotonic()))
             for _ in range(packets):
                 try:
@@ -55,17 +81,17 @@ def send_traffic(schedule: Schedule, start: int, address: tuple[str, int]) -> in
     return sent
 
 
-def keep_busy(end: int) -> None:
-    """Uses a CPU until `end`."""
-    while time.monotonic_ns() < end:
-        pass
+def _source(schedule: Schedule, link: Link, stream: int) -> np.random.Generator:
+    import numpy as np
+
+    return np.random.default_rng([schedule.seed, schedule.links.index(link), stream])
 
 
-def _burst_share(schedule: Schedule, start: float, end: float) -> float:
+def _burst_share(link: Link, start: float, end: float) -> float:
     """What bursts add in a step, on average over it."""
     overlaps = (
-        burst.size * max(0.0, min(end, burst.end_s) - max(start, burst.start_s))
-        for burst in schedule.incidents
+        (burst.size - link.traffic.base_share) * max(0.0, min(end, burst.end_s) - max(start, burst.start_s))
+        for burst in link.incidents
         if burst.kind == "burst"
     )
     return sum(overlaps) / (end - start)
@@ -73,11 +99,9 @@ def _burst_share(schedule: Schedule, start: float, end: float) -> float:
 
 def main(arguments: list[str]) -> None:
     """What the module's docstring shows."""
-    if arguments[0] == "traffic":
-        schedule, start, host, port = arguments[1:]
-        print(send_traffic(read_schedule(Path(schedule)), int(start), (host, int(port))))
-    else:
-        keep_busy(int(arguments[1]))
+    path, endpoint, start, host, port = arguments
+    schedule = read_schedule(Path(path))
+    print(send_traffic(schedule, link_of(schedule, endpoint), int(start), (host, int(port))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs a schedule on the testbed while `ocad probe udp-echo` measures it, and labels the rows with what was done."""
+"""Runs a schedule on the testbed while `ocad probe` measures every link, and labels the rows with what was done."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocad.errors import OcadError
-from ocad.probe.schedule import Incident, Schedule
-from ocad.probe.testbed import ADDRESS, Testbed
+from ocad.probe.schedule import Incident, Link, Schedule
+from ocad.probe.steps import METRICS, step_rows
+from ocad.probe.testbed import ADDRESS, DEVICE, HARDWARE_ADDRESS, End, Testbed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +26,18 @@ if TYPE_CHECKING:
 ECHO_PORT = 7
 SINK_PORT = 9
 """Discard (RFC 863): nothing listens, which is all that cross traffic needs."""
-LEAD_SECONDS = 3.0
+LEAD_SECONDS = 25.0
 """Time for the processes to start before the schedule's clock does."""
+CCM_REPORTS_A_STEP = 4
+INCIDENTS_FILE = "incidents.json"
+"""Beside the probes' files: the incidents carried out so far."""
 
 Action = Callable[[], None]
 
 
 @dataclass(slots=True)
 class Recorder:
-    """One recording of `schedule_file` (read as `schedule`); `folder` takes the probe's own file while it runs."""
+    """One recording of `schedule_file` (read as `schedule`); `folder` takes the probes' own files while it runs."""
 
     schedule: Schedule
     schedule_file: Path
@@ -42,84 +47,115 @@ class Recorder:
     _start: int = 0
 
     def record(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Runs the schedule in real time; returns the labelled rows and what is to be known about them.
+        """Runs the schedule in real time; returns the labelled rows (see `steps`) and what is to be known about them.
 
-        Rows: `timestamp`, `udp_echo` (µs, NaN = lost), `label` (1 inside an incident), `kind` ("" outside).
         Raises `OcadError` when the testbed cannot be made or a part of it ends early.
         """
         import pandas as pd
 
-        rows_file = self.folder / "rows.parquet"
         load_before = os.getloadavg()
-        with Testbed(self.schedule.link) as testbed:
+        with ExitStack() as stack:
+            testbeds = {link.endpoint: stack.enter_context(Testbed(link)) for link in self.schedule.links}
             self._start = time.monotonic_ns() + round(LEAD_SECONDS * 1e9)
             epoch = time.time_ns() - time.monotonic_ns() + self._start
-            testbed.start("far", [*_ocad("probe", "udp-echo"), "--respond", str(ECHO_PORT), "--bind", ADDRESS["far"]])
-            traffic = testbed.start("near", self._traffic_command())
-            probe = testbed.start("near", self._probe_command(rows_file))
-            self._follow(testbed)
-            summary = json.loads(_finish(probe, "the probe"))
-            del summary["output"]  # a temporary file
-            packets = int(_finish(traffic, "the cross traffic"))
-        rows = label_rows(pd.read_parquet(rows_file), self.executed, epoch)
-        seconds = (rows["timestamp"] - pd.Timestamp(epoch, unit="ns", tz="UTC")).dt.total_seconds()
-        rows = rows[(seconds >= 0) & (seconds < self.schedule.duration_s)].reset_index(drop=True)
+            probes, traffic = self._start_all(testbeds)
+            self._follow(testbeds)
+            for name, probe in probes.items():
+                _finish(probe, f"the probe `{name}`")
+            packets = {name: int(_finish(process, f"the traffic of `{name}`")) for name, process in traffic.items()}
+        rows = step_rows(self.schedule, self.folder, self.executed, epoch)
         about = {
             "started_at": pd.Timestamp(epoch, unit="ns", tz="UTC").isoformat(),
-            "probe": summary,
             "cross_traffic_packets": packets,
             "load_average_before": load_before,
         }
         return rows, {**about, **_machine(), "incidents": self.executed}
 
-    def _traffic_command(self) -> list[str]:
-        arguments = [str(self.schedule_file), str(self._start), ADDRESS["far"], str(SINK_PORT)]
-        return [sys.executable, "-m", "ocad.probe.load", "traffic", *arguments]
+    def _start_all(
+        self, testbeds: dict[str, Testbed]
+    ) -> tuple[dict[str, subprocess.Popen[str]], dict[str, subprocess.Popen[str]]]:
+        """The probes by the name of their file, and the cross traffic by its endpoint."""
+        probes, traffic = {}, {}
+        for link in self.schedule.links:
+            testbed = testbeds[link.endpoint]
+            for arguments in self._responders():
+                testbed.start("far", _ocad("probe", *arguments))
+            for metric, (end, arguments) in self._probes(link).items():
+                probes[f"{link.endpoint}.{metric}"] = testbed.start(end, _ocad("probe", *arguments))
+            traffic[link.endpoint] = testbed.start("near", self._traffic_command(link))
+        return probes, traffic
 
-    def _probe_command(self, rows_file: Path) -> list[str]:
+    def _responders(self) -> list[list[str]]:
+        raw = ["--respond", "--interface", DEVICE]
+        return [["udp-echo", "--respond", str(ECHO_PORT), "--bind", ADDRESS["far"]], ["ecpri", *raw], ["lbm", *raw]]
+
+    def _probes(self, link: Link) -> dict[str, tuple[End, list[str]]]:
+        """For each metric where its probe runs and how; the sender of continuity checks is at the near end."""
         probing = self.schedule.probing
-        options = {
-            "--target": f"{ADDRESS['far']}:{ECHO_PORT}",
-            "--rate": probing.rate_hz,
-            "--duration": LEAD_SECONDS + self.schedule.duration_s,  # it starts before second 0 and ends after the last
-            "--timeout": probing.timeout_s,
-            "--out": rows_file,
+        seconds = LEAD_SECONDS + self.schedule.duration_s  # they start before second 0 and end after the last
+        paced = ["--rate", probing.rate_hz, "--duration", seconds, "--timeout", probing.timeout_s]
+        raw = ["--interface", DEVICE, "--target", HARDWARE_ADDRESS["far"]]
+        ccm = ["--interface", DEVICE, "--interval", probing.ccm_interval, "--duration", seconds]
+        report = ["--report", probing.step_s / CCM_REPORTS_A_STEP]
+        plans: dict[str, tuple[End, list[Any]]] = {
+            "udp_echo": ("near", ["udp-echo", "--target", f"{ADDRESS['far']}:{ECHO_PORT}", *paced]),
+            "ecpri": ("near", ["ecpri", *raw, *paced]),
+            "lbm": ("near", ["lbm", *raw, *paced]),
+            "ccm": ("far", ["ccm", *ccm, *report]),
+            "ccm_sender": ("near", ["ccm", "--send", *ccm]),
         }
-        flat = [str(part) for option in options.items() for part in option]
-        return [*_ocad("probe", "udp-echo"), *flat, "--json"]
+        measured = {metric: self._output(link, metric) for metric in METRICS}
+        return {
+            metric: (end, [*map(str, arguments), *measured.get(metric, [])])
+            for metric, (end, arguments) in plans.items()
+        }
 
-    def _follow(self, testbed: Testbed) -> None:
+    def _output(self, link: Link, metric: str) -> list[str]:
+        return ["--out", str(self.folder / f"{link.endpoint}.{metric}.jsonl"), "--json"]
+
+    def _traffic_command(self, link: Link) -> list[str]:
+        arguments = [str(self.schedule_file), link.endpoint, str(self._start), ADDRESS["far"], str(SINK_PORT)]
+        return [sys.executable, "-m", "ocad.probe.load", *arguments]
+
+    def _follow(self, testbeds: dict[str, Testbed]) -> None:
         """Carries out the schedule, each step at its time."""
-        for seconds, action in sorted(self._plan(testbed), key=lambda step: step[0]):
+        steps: list[tuple[float, Action]] = []
+        for link in self.schedule.links:
+            for incident in link.incidents:
+                row = {"endpoint": link.endpoint, "kind": incident.kind, "size": incident.size}
+                steps.append((incident.start_s, partial(self._begin, testbeds[link.endpoint], incident, row)))
+                steps.append((incident.end_s, partial(self._end, testbeds[link.endpoint], incident, row)))
+        for seconds, action in sorted(steps, key=lambda step: step[0]):
             self._wait_until(seconds)
             action()
         self._wait_until(self.schedule.duration_s)
 
-    def _plan(self, testbed: Testbed) -> list[tuple[float, Action]]:
-        steps: list[tuple[float, Action]] = []
-        for period in self.schedule.contention:
-            end = self._start + round(period.end_s * 1e9)
-            steps.append((period.start_s, partial(_busy, testbed, end, period.workers)))
-        for incident in self.schedule.incidents:
-            steps.append((incident.start_s, partial(self._begin, testbed, incident)))
-            steps.append((incident.end_s, partial(self._end, testbed, incident)))
-        return steps
-
-    def _begin(self, testbed: Testbed, incident: Incident) -> None:
-        self.say(f"{incident.start_s:8.1f} s  {incident.kind} for {incident.end_s - incident.start_s:.1f} s")
-        began = self._now()
+    def _begin(self, testbed: Testbed, incident: Incident, row: dict[str, Any]) -> None:
+        length = incident.end_s - incident.start_s
+        self.say(f"{incident.start_s:8.1f} s  {row['endpoint']}  {incident.kind} {incident.size:g} for {length:.1f} s")
+        row["start_s"] = self._now()
         if incident.kind == "congestion":
-            testbed.shape(incident.size)
+            testbed.shape(testbed.link.traffic.base_share / incident.size)
+        elif incident.kind == "loss":
+            testbed.lose(incident.size)
+        elif incident.kind == "busy":
+            testbed.keep_busy([sys.executable, "-S", "-c", "while True: pass"], incident.size)
         elif incident.kind == "flap":
             testbed.set_link("down")
-        self.executed.append({"kind": incident.kind, "start_s": began, "end_s": None, "size": incident.size})
+        self.executed.append(row)
 
-    def _end(self, testbed: Testbed, incident: Incident) -> None:
+    def _end(self, testbed: Testbed, incident: Incident, row: dict[str, Any]) -> None:
         if incident.kind == "congestion":
             testbed.shape()
+        elif incident.kind == "loss":
+            testbed.lose(0.0)
+        elif incident.kind == "busy":
+            testbed.leave_idle()
         elif incident.kind == "flap":
             testbed.set_link("up")
-        self.executed[-1]["end_s"] = self._now()
+            testbed.await_carrier()
+        row["end_s"] = self._now()
+        (self.folder / INCIDENTS_FILE).write_text(json.dumps(self.executed), encoding="utf-8")
 
     def _now(self) -> float:
         return round((time.monotonic_ns() - self._start) / 1e9, 4)
@@ -128,28 +164,8 @@ class Recorder:
         time.sleep(max(0.0, seconds - (time.monotonic_ns() - self._start) / 1e9))
 
 
-def label_rows(rows: pd.DataFrame, incidents: list[dict[str, Any]], epoch: int) -> pd.DataFrame:
-    """The probe's `rows` with `label` and `kind`, by the incident they were sent in; `epoch` is second 0 in Unix ns."""
-    import numpy as np
-
-    seconds = (rows["timestamp"].to_numpy("datetime64[ns]").astype(np.int64) - epoch) / 1e9
-    kind = np.full(len(rows), "", dtype=object)
-    for incident in incidents:
-        kind[(seconds >= incident["start_s"]) & (seconds <= incident["end_s"])] = incident["kind"]
-    labelled = rows[["timestamp"]].copy()
-    labelled["udp_echo"] = rows["udp_echo"].astype(np.float32)
-    labelled["label"] = (kind != "").astype(np.int8)
-    labelled["kind"] = kind
-    return labelled
-
-
 def _ocad(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ocad", *arguments]
-
-
-def _busy(testbed: Testbed, end: int, workers: int) -> None:
-    for _ in range(workers):
-        testbed.start("near", [sys.executable, "-m", "ocad.probe.load", "busy", str(end)])
 
 
 def _finish(process: subprocess.Popen[str], name: str) -> str:

@@ -3,54 +3,59 @@
 from __future__ import annotations
 
 import json
-import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ocad.config import Settings
 from ocad.errors import DataError
 
-IncidentKind = Literal["congestion", "burst", "flap"]
-KINDS: tuple[IncidentKind, ...] = ("congestion", "burst", "flap")
-
-
-class Link(Settings):
-    """The shaped direction of the link: a token bucket (tc-tbf) with a queue that holds `queue_ms` of traffic."""
-
-    rate_mbit: float = 20.0
-    bucket_bytes: int = 4_000
-    queue_ms: float = 60.0
+IncidentKind = Literal["congestion", "burst", "busy", "loss", "flap"]
+KINDS: tuple[IncidentKind, ...] = get_args(IncidentKind)
+LENGTHS_S: Mapping[IncidentKind, tuple[float, float]] = {
+    "congestion": (7.0, 14.0),
+    "burst": (3.0, 8.0),
+    "busy": (7.0, 14.0),
+    "loss": (7.0, 14.0),
+    "flap": (1.2, 2.8),
+}
+"""The shortest and the longest incident of each kind."""
 
 
 class Probing(Settings):
-    """How the link is measured."""
+    """How each link is measured; a row of the recording covers `step_s` of all four metrics."""
 
-    rate_hz: float = 60.0
-    timeout_s: float = 1.0
+    step_s: float = 1.0
+    rate_hz: float = 20.0
+    """UDP echoes, eCPRI delay measurements and loopback messages a second, each."""
+    ccm_interval: str = "10ms"
+    timeout_s: float = 0.4
 
 
 class Traffic(Settings):
-    """Cross traffic: batches of packets at Poisson times; `share` is the load offered in each step, 1 = the link's rate."""
+    """Cross traffic of normal operation: batches of packets at Poisson times.
 
-    packet_bytes: int = 1_200
-    mean_batch_packets: float = 6.0
-    step_s: float = 0.25
-    share: tuple[float, ...]
+    The load is `base_share` of the link's rate, times a day of `day_s` seconds, times slow log-normal noise.
+    """
 
-
-class Contention(Settings):
-    """`workers` processes that keep the CPU busy; part of normal operation, not an incident."""
-
-    start_s: float
-    end_s: float
-    workers: int = 2
+    packet_bytes: int = 600
+    mean_batch_packets: float = 3.0
+    base_share: float = 0.2
+    day_share: float = 0.2
+    """How far the day's rhythm swings about `base_share`, as a share of it."""
+    day_s: float = 900.0
+    noise: float = 0.15
 
 
 class Incident(Settings):
-    """What the labels mark; `size` is the share of the link's rate that congestion leaves, or that a burst adds as load."""
+    """What the labels mark, and its `size`.
+
+    congestion, burst: the utilisation that the link's usual load then makes, by a lower rate or by further cross traffic ·
+    busy: the share of a CPU that the far end and a hog beside it get together · loss: the share of packets dropped · flap: 0.
+    """
 
     start_s: float
     end_s: float
@@ -58,39 +63,66 @@ class Incident(Settings):
     size: float = 0.0
 
 
+class Link(Settings):
+    """One veth link: its shaped direction is a token bucket (tc-tbf) with a queue that holds `queue_ms` of traffic."""
+
+    endpoint: str
+    rate_mbit: float
+    bucket_bytes: int = 4_000
+    queue_ms: float = 60.0
+    traffic: Traffic = Traffic()
+    incidents: tuple[Incident, ...] = ()
+
+
+class Split(Settings):
+    """Where in time, as shares of the recording, the validation and the test part begin."""
+
+    validation: float = 0.4
+    test: float = 0.6
+
+
 class Schedule(Settings):
     """A whole recording; times are seconds from its start."""
 
     seed: int
-    duration_s: float
-    day_s: float
-    """The period of the rhythm: a day, compressed."""
-    link: Link = Link()
+    duration_s: float = Field(gt=0)
     probing: Probing = Probing()
-    traffic: Traffic
-    contention: tuple[Contention, ...]
-    incidents: tuple[Incident, ...]
+    split: Split = Split()
+    links: tuple[Link, ...]
 
     def to_json(self) -> str:
         """The file's text."""
         return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
 
 
-def make_schedule(seed: int, duration: float, day: float = 120.0, incident_every: float = 38.0) -> Schedule:
-    """A schedule of `duration` seconds: the same seed gives the same one.
+LINKS = (
+    Link(endpoint="du1-ru1", rate_mbit=10, traffic=Traffic(base_share=0.20)),
+    Link(endpoint="du1-ru2", rate_mbit=20, traffic=Traffic(base_share=0.30, day_s=1200.0)),
+    Link(endpoint="du2-ru3", rate_mbit=20, traffic=Traffic(base_share=0.15, noise=0.2)),
+    Link(endpoint="du2-ru4", rate_mbit=30, traffic=Traffic(base_share=0.25, mean_batch_packets=4.0)),
+)
+"""The links of a recording, before anything happens on them."""
 
-    Incidents take turns in equal slots of about `incident_every` seconds, so none overlap and every part of the
-    recording has each kind.
+
+def make_schedule(
+    seed: int,
+    duration: float,
+    sizes: Mapping[IncidentKind, tuple[float, ...]],
+    slots: int,
+    links: tuple[Link, ...] = LINKS,
+) -> Schedule:
+    """A schedule of `duration` seconds with `slots` incidents on each link: the same seed gives the same one.
+
+    Incidents take turns in equal slots, so none overlap on a link and every part of the recording has each kind; each
+    takes one of the `sizes` of its kind.
     """
-    source = random.Random(seed)
-    return Schedule(
-        seed=seed,
-        duration_s=duration,
-        day_s=day,
-        traffic=Traffic(share=_daily_load(source, duration, day, step=0.25)),
-        contention=_contention(source, duration),
-        incidents=_incidents(source, duration, incident_every),
+    planned = tuple(
+        link.model_copy(
+            update={"incidents": _incidents(random.Random(f"{seed}/{link.endpoint}"), duration, sizes, slots)}
+        )
+        for link in links
     )
+    return Schedule(seed=seed, duration_s=duration, links=planned)
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -104,41 +136,28 @@ def read_schedule(path: Path) -> Schedule:
         raise DataError(f"cannot read the schedule `{path}` ({reason})", "write it again with `--plan`") from None
 
 
-def _daily_load(source: random.Random, duration: float, day: float, step: float) -> tuple[float, ...]:
-    """A day's rise and fall with a weaker second peak, times log-normal noise that keeps for a few seconds (AR(1))."""
-    shares, noise = [], 0.0
-    for index in range(math.ceil(duration / step)):
-        phase = 2 * math.pi * index * step / day
-        rhythm = 0.40 - 0.24 * math.cos(phase) - 0.08 * math.cos(2 * phase + 0.6)
-        noise = 0.95 * noise + source.gauss(0, 0.09)
-        shares.append(round(min(0.85, max(0.03, rhythm * math.exp(noise))), 3))
-    return tuple(shares)
-
-
-def _contention(source: random.Random, duration: float) -> tuple[Contention, ...]:
-    slots = max(1, int(duration // 60))
+def _incidents(
+    source: random.Random, duration: float, sizes: Mapping[IncidentKind, tuple[float, ...]], slots: int
+) -> tuple[Incident, ...]:
     width = duration / slots
-    periods = []
-    for index in range(slots):
-        length = min(source.uniform(5, 12), width / 3)
-        start = width * index + source.uniform(0, width - length)
-        periods.append(Contention(start_s=round(start, 3), end_s=round(start + length, 3)))
-    return tuple(periods)
+    order: list[IncidentKind] = []
+    while len(order) < slots:
+        order += source.sample(KINDS, len(KINDS))
+    levels = {kind: _turns(source, sizes[kind], slots) for kind in KINDS}
+    return tuple(
+        _incident(source, kind, levels[kind].pop(), width * index, width) for index, kind in enumerate(order[:slots])
+    )
 
 
-def _incidents(source: random.Random, duration: float, every: float) -> tuple[Incident, ...]:
-    slots = max(len(KINDS), int(duration // every))
-    width = duration / slots
-    kinds: list[IncidentKind] = []
-    while len(kinds) < slots:
-        kinds += source.sample(KINDS, len(KINDS))
-    return tuple(_incident(source, kinds[index], width * index, width) for index in range(slots))
+def _turns(source: random.Random, levels: tuple[float, ...], count: int) -> list[float]:
+    """`levels` in turns of random order, so that each is taken about equally often."""
+    turns: list[float] = []
+    while len(turns) < count:
+        turns += source.sample(levels, len(levels))
+    return turns
 
 
-def _incident(source: random.Random, kind: IncidentKind, slot: float, width: float) -> Incident:
-    lengths = {"congestion": (4.0, 7.0), "burst": (1.5, 4.0), "flap": (0.6, 2.0)}
-    sizes = {"congestion": (0.12, 0.35), "burst": (0.8, 1.3), "flap": (0.0, 0.0)}
-    length = min(source.uniform(*lengths[kind]), width / 2)
-    start = slot + source.uniform(width * 0.2, width * 0.9 - length)
-    size = round(source.uniform(*sizes[kind]), 3)
+def _incident(source: random.Random, kind: IncidentKind, size: float, slot: float, width: float) -> Incident:
+    length = min(source.uniform(*LENGTHS_S[kind]), width / 3)
+    start = slot + source.uniform(width * 0.1, width * 0.6 - length / 2)
     return Incident(start_s=round(start, 3), end_s=round(start + length, 3), kind=kind, size=size)

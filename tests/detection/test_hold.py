@@ -33,7 +33,7 @@ def by_rule(scores: list[float], k: int, n: int, m: int) -> list[bool]:
     return alarms
 
 
-@given(SCORES, st.integers(1, 4), st.integers(0, 4), st.integers(1, 4))
+@given(SCORES, st.integers(1, 12), st.integers(0, 4), st.integers(1, 4))
 def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: int) -> None:
     expected = by_rule(scores, k, k + more, m)
     one_by_one = Hold(2.0, 3.0, k, k + more, 1.0, m)

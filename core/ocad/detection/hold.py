@@ -90,7 +90,7 @@ class _Starts:
     def __init__(self, on: NDArray[np.bool_], instant: NDArray[np.bool_], k: int, n: int) -> None:
         self._k = k
         self._on, self._instant = np.flatnonzero(on), np.flatnonzero(instant)
-        spans = self._on[k - 1 :] - self._on[: len(self._on) - k + 1]
+        spans = self._on[k - 1 :] - self._on[: max(0, len(self._on) - k + 1)]
         self._completing = np.flatnonzero(spans < n) + k - 1
         """Places in `_on` of the rows that complete `k` within `n`."""
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ocad.probe.udp_echo import PAYLOAD, Address
+from ocad.probe.channel import Address
+from ocad.probe.udp_echo import PAYLOAD
 
 
 @dataclass

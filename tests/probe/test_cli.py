@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocad.cli.probe import write_rows
 from ocad.errors import DataError
-from ocad.probe.udp_echo import Address
+from ocad.probe.channel import Address
+from ocad.probe.rows import write_rows
 
 from .conftest import MakePeer, Peer
 
@@ -89,7 +89,7 @@ def test_the_responder_answers_until_ctrl_c() -> None:
         ),
         (
             ["--target", "a:1", "--out", "x.txt"],
-            "error: cannot tell the format of `x.txt`: end its name in `.parquet` or `.csv`\n",
+            "error: cannot tell the format of `x.txt`: end its name in `.parquet`, `.csv` or `.jsonl`\n",
         ),
         (["--target", "a:1", "--out", "no/x.csv"], "error: there is no folder `no` to write to: create it first\n"),
         (["--target", "127.0.0.1:7", "--rate", "-1"], "error: `rate` is -1.0: give a number above 0\n"),

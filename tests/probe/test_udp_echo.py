@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ocad.errors import UsageError
-from ocad.probe.udp_echo import PAYLOAD, Address, EchoProbe, Responder, parse_target
+from ocad.probe.channel import Address, Arrival, parse_target
+from ocad.probe.measurement import REMEMBERED, Counts, Measurement, Pace, Row
+from ocad.probe.udp_echo import PAYLOAD, echo_probe, echo_responder
 
 from .conftest import MakePeer, Peer
 
@@ -20,20 +26,45 @@ def echo(peer: Peer, payload: bytes, _sequence: int, sender: Address) -> None:
     peer.connection.sendto(payload, sender)
 
 
+@dataclass
+class Probe:
+    """A measurement and the rows that it delivered."""
+
+    measurement: Measurement
+    rows: list[Row]
+
+    @property
+    def counts(self) -> Counts:
+        return self.measurement.counts
+
+    @property
+    def lost(self) -> list[int]:
+        return [row.sequence for row in self.rows if math.isnan(row.value)]
+
+    def run(self) -> None:
+        self.measurement.run()
+
+
+def make_probe(target: Address, rate: float, duration: float, timeout: float = 1.0, bind: str = "") -> Probe:
+    rows: list[Row] = []
+    return Probe(echo_probe(target, Pace(rate, duration, timeout), rows.append, bind), rows)
+
+
 def test_every_datagram_has_a_row_with_time_and_sequence() -> None:
-    responder = Responder(0)
+    responder, address = echo_responder(0)
     thread = threading.Thread(target=responder.run)
     thread.start()
-    probe = EchoProbe(responder.address, rate=200, duration=0.25, timeout=5)
+    before = time.time_ns() // 1000
+    probe = make_probe(address, rate=200, duration=0.25, timeout=5)
     probe.run()
     responder.stop()
     thread.join()
-    rows = probe.frame()
-    assert rows["seq"].tolist() == list(range(50))
-    assert str(rows["timestamp"].dtype) == "datetime64[us, UTC]"
-    assert rows["timestamp"].is_monotonic_increasing
-    assert (rows["udp_echo"] > 0).all()
-    assert responder.echoed == 50
+    times = [row.time_us for row in probe.rows]
+    assert [row.sequence for row in probe.rows] == list(range(50))
+    assert before <= times[0] == min(times) < sorted(times)[-1] == times[-1] <= time.time_ns() // 1000
+    assert times == sorted(times)
+    assert min(row.value for row in probe.rows) > 0
+    assert responder.answered == 50
     assert probe.counts.as_dict() == {**dict.fromkeys(probe.counts.as_dict(), 0), "sent": 50, "received": 50}
 
 
@@ -43,11 +74,10 @@ def test_a_lost_reply_is_nan_and_delays_nothing(make_peer: MakePeer) -> None:
             echo(peer, payload, sequence, sender)
 
     peer = make_peer(drop_every_third)
-    probe = EchoProbe(peer.address, rate=100, duration=0.3, timeout=0.5)
+    probe = make_probe(peer.address, rate=100, duration=0.3, timeout=0.5)
     probe.run()
-    rows = probe.frame()
     assert peer.seen == list(range(30)), "a loss kept the sender from sending"
-    assert rows.loc[rows["udp_echo"].isna(), "seq"].tolist() == list(range(0, 30, 3))
+    assert probe.lost == list(range(0, 30, 3))
     assert (probe.counts.lost, probe.counts.received, probe.counts.late) == (10, 20, 0)
 
 
@@ -60,12 +90,30 @@ def test_a_late_reply_stays_lost_and_is_not_taken_for_another(make_peer: MakePee
             peer.connection.sendto(peer.kept[0], sender)
         echo(peer, payload, sequence, sender)
 
-    probe = EchoProbe(make_peer(answer_the_first_at_the_seventeenth).address, rate=20, duration=1, timeout=0.4)
+    probe = make_probe(make_peer(answer_the_first_at_the_seventeenth).address, rate=20, duration=1, timeout=0.4)
     probe.run()
-    rows = probe.frame()
-    assert rows.loc[rows["udp_echo"].isna(), "seq"].tolist() == [0]
+    assert probe.lost == [0]
     assert (probe.counts.lost, probe.counts.late, probe.counts.received) == (1, 1, 19)
-    assert rows["udp_echo"].max() <= 0.4e6
+    assert max(row.value for row in probe.rows if row.sequence) <= 0.4e6
+
+
+def test_rows_come_in_the_order_of_sending_as_soon_as_they_are_known(make_peer: MakePeer) -> None:
+    """The second reply comes before the first: both rows are delivered with the first one, not at the end."""
+    delivered: dict[int, list[int]] = {}
+
+    def answer_the_first_after_the_second(peer: Peer, payload: bytes, sequence: int, sender: Address) -> None:
+        if sequence == 0:
+            peer.kept[0] = payload
+        else:
+            delivered[sequence] = [row.sequence for row in probe.rows]
+            echo(peer, payload, sequence, sender)
+        if sequence == 1:
+            peer.connection.sendto(peer.kept[0], sender)
+
+    probe = make_probe(make_peer(answer_the_first_after_the_second).address, rate=20, duration=0.2, timeout=5)
+    probe.run()
+    assert [row.sequence for row in probe.rows] == [0, 1, 2, 3]
+    assert (delivered[1], delivered[3][:2]) == ([], [0, 1])
 
 
 def test_duplicates_are_counted_and_the_first_reply_stands(make_peer: MakePeer) -> None:
@@ -73,10 +121,10 @@ def test_duplicates_are_counted_and_the_first_reply_stands(make_peer: MakePeer) 
         for _ in range(1 if sequence % 2 else 3):
             echo(peer, payload, sequence, sender)
 
-    probe = EchoProbe(make_peer(answer_even_ones_three_times).address, rate=200, duration=0.1, timeout=5)
+    probe = make_probe(make_peer(answer_even_ones_three_times).address, rate=200, duration=0.1, timeout=5)
     probe.run()
     assert (probe.counts.received, probe.counts.duplicates, probe.counts.foreign) == (20, 20, 0)
-    assert probe.frame()["udp_echo"].notna().all()
+    assert probe.lost == []
 
 
 def test_strangers_are_counted_and_never_taken_for_replies(make_peer: MakePeer) -> None:
@@ -88,66 +136,81 @@ def test_strangers_are_counted_and_never_taken_for_replies(make_peer: MakePeer) 
             peer.connection.sendto(wrong, sender)
 
     with stranger:
-        probe = EchoProbe(make_peer(send_only_wrong_ones).address, rate=100, duration=0.1, timeout=0.3)
+        probe = make_probe(make_peer(send_only_wrong_ones).address, rate=100, duration=0.1, timeout=0.3)
         probe.run()
     assert (probe.counts.foreign, probe.counts.received, probe.counts.lost) == (50, 0, 10)
-    assert probe.frame()["udp_echo"].isna().all()
+    assert len(probe.lost) == 10
 
 
-@given(payload=st.binary(max_size=40), from_peer=st.booleans())
-def test_no_bytes_but_the_own_ones_count_as_a_reply(payload: bytes, from_peer: bool) -> None:
-    probe = EchoProbe(("127.0.0.1", 7), rate=1, duration=1)
-    probe._sent_ns.append(0)
-    probe._take(payload, from_peer, now=1)
-    assert probe.counts.foreign == 1
-    assert not probe._round_trip_us
+@given(payload=st.binary(max_size=40))
+def test_no_bytes_but_the_own_ones_count_as_a_reply(payload: bytes) -> None:
+    measurement = make_probe(("127.0.0.1", 7), rate=1, duration=1).measurement
+    measurement.channel.close()
+    measurement.counts.sent = 1
+    measurement._take(Arrival(payload, ("127.0.0.1", 7), 0), now=1)
+    assert measurement.counts.foreign == 1
+
+
+def test_only_so_many_requests_are_told_apart() -> None:
+    measurement = make_probe(("127.0.0.1", 7), rate=1, duration=1).measurement
+    measurement.channel.close()
+    measurement.counts.sent = REMEMBERED + 2
+    for sequence in (0, 1, 2, 2, REMEMBERED + 1, REMEMBERED + 2):
+        measurement._take(Arrival(measurement.exchange.request(sequence), ("127.0.0.1", 7), 0), now=1)
+    assert (measurement.counts.foreign, measurement.counts.late, measurement.counts.duplicates) == (3, 2, 1)
 
 
 def test_silence_loses_all_and_ends() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unread:
         unread.bind(("127.0.0.1", 0))
-        probe = EchoProbe(unread.getsockname(), rate=100, duration=0.05, timeout=0.05)
+        probe = make_probe(unread.getsockname(), rate=100, duration=0.05, timeout=0.05)
         probe.run()
     assert (probe.counts.sent, probe.counts.lost) == (5, 5)
 
 
 def test_a_refused_send_is_a_loss_and_the_next_one_follows() -> None:
-    probe = EchoProbe(("192.0.2.1", 7), rate=100, duration=0.05, timeout=0.05, bind="127.0.0.1")
+    probe = make_probe(("192.0.2.1", 7), rate=100, duration=0.05, timeout=0.05, bind="127.0.0.1")
     probe.run()  # from a loopback address the kernel refuses to send elsewhere
     assert (probe.counts.send_errors, probe.counts.lost) == (5, 5)
 
 
-def test_late_wake_ups_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that oversleeps each wait by 3 ms, the last of 500 datagrams is as late as the first ones."""
-    clock = [1_000_000_000]
+class Clock:
+    """A clock that only `select` moves: by what it is asked to wait, and by `oversleep` seconds more."""
 
-    def oversleep(_read: object, _write: object, _error: object, seconds: float) -> tuple[list[int], None, None]:
-        clock[0] += round(seconds * 1e9) + (3_000_000 if seconds else 0)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, oversleep: Iterator[float]) -> None:
+        self.now = 1_000_000_000
+        self.oversleep = oversleep
+        monkeypatch.setattr("ocad.probe.measurement.time.monotonic_ns", lambda: self.now)
+        monkeypatch.setattr("ocad.probe.measurement.select.select", self.select)
+
+    def select(self, _read: object, _write: object, _error: object, seconds: float) -> tuple[list[int], None, None]:
+        self.now += round((seconds + (next(self.oversleep, 0.0) if seconds else 0.0)) * 1e9)
         return [], None, None
 
-    monkeypatch.setattr("ocad.probe.udp_echo.time.monotonic_ns", lambda: clock[0])
-    monkeypatch.setattr("ocad.probe.udp_echo.select.select", oversleep)
-    probe = EchoProbe(("192.0.2.1", 7), rate=100, duration=5, bind="127.0.0.1")
+
+def sending_times(monkeypatch: pytest.MonkeyPatch, oversleep: Iterator[float], duration: float) -> list[int]:
+    """Nanoseconds after the start at which a probe of 100 a second sends, on a clock that oversleeps."""
+    clock = Clock(monkeypatch, oversleep)
+    times: list[int] = []
+    probe = make_probe(("192.0.2.1", 7), rate=100, duration=duration, bind="127.0.0.1").measurement
+    monkeypatch.setattr(probe.channel, "send", lambda _payload: times.append(clock.now - 1_000_000_000))
     probe.run()
-    lateness = np.array(probe._sent_ns) - 1_000_000_000 - np.arange(500) * 10_000_000
-    assert lateness.min() >= 0
-    assert lateness.max() <= 3_000_000
+    return times
+
+
+def test_late_wake_ups_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that oversleeps each wait by 3 ms, the last of 500 datagrams is as late as the first ones."""
+    times = sending_times(monkeypatch, repeat(0.003), 5)
+    lateness = [time - index * 10_000_000 for index, time in enumerate(times)]
+    assert len(times) == 500
+    assert min(lateness) >= 0
+    assert max(lateness) <= 6_000_000  # one wait for the slot, one for a timeout that ends in it
 
 
 def test_a_stall_is_caught_up_without_losing_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0]
-    stalls = iter([0.5])
-
-    def stall_once(_read: object, _write: object, _error: object, seconds: float) -> tuple[list[int], None, None]:
-        clock[0] += round((seconds + (next(stalls, 0.0) if seconds else 0.0)) * 1e9)
-        return [], None, None
-
-    monkeypatch.setattr("ocad.probe.udp_echo.time.monotonic_ns", lambda: clock[0])
-    monkeypatch.setattr("ocad.probe.udp_echo.select.select", stall_once)
-    probe = EchoProbe(("192.0.2.1", 7), rate=100, duration=2, bind="127.0.0.1")
-    probe.run()
-    assert len(probe._sent_ns) == 200
-    assert probe._sent_ns[-1] == 1_990_000_000
+    times = sending_times(monkeypatch, iter([0.5]), 2)
+    assert len(times) == 200
+    assert times[-1] == 1_990_000_000
 
 
 def test_an_interruption_keeps_what_is_settled(monkeypatch: pytest.MonkeyPatch, make_peer: MakePeer) -> None:
@@ -155,22 +218,36 @@ def test_an_interruption_keeps_what_is_settled(monkeypatch: pytest.MonkeyPatch, 
         if sequence:
             echo(peer, payload, sequence, sender)
 
-    send = EchoProbe._send
+    probe = make_probe(make_peer(answer_all_but_the_first).address, rate=100, duration=60, timeout=30)
+    send = probe.measurement.channel.send
 
-    def interrupt_at_ten(self: EchoProbe, connection: socket.socket, peer: Address, sequence: int) -> None:
-        if sequence == 10:
+    def interrupt_at_ten(payload: bytes) -> None:
+        if probe.counts.sent > 10:
             raise KeyboardInterrupt
-        send(self, connection, peer, sequence)
+        send(payload)
 
-    monkeypatch.setattr(EchoProbe, "_send", interrupt_at_ten)
-    probe = EchoProbe(make_peer(answer_all_but_the_first).address, rate=100, duration=60, timeout=30)
+    monkeypatch.setattr(probe.measurement.channel, "send", interrupt_at_ten)
     with pytest.raises(KeyboardInterrupt):
         probe.run()
-    rows, counts = probe.frame(), probe.counts
-    assert rows["seq"].tolist() == sorted(probe._replied), "an open one is neither lost nor measured"
-    assert 0 not in probe._replied
-    assert rows["udp_echo"].notna().all()
-    assert (counts.sent, counts.lost, counts.received + counts.unresolved) == (10, 0, 10)
+    rows, counts = probe.rows, probe.counts
+    assert 0 not in [row.sequence for row in rows], "an open one is neither lost nor measured"
+    assert probe.lost == []
+    assert (counts.sent, counts.lost, counts.received + counts.unresolved) == (11, 0, 11)
+
+
+def test_a_measurement_may_have_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, iter(()))
+    probe = make_probe(("192.0.2.1", 7), rate=100, duration=math.inf, timeout=0.05, bind="127.0.0.1")
+
+    def end_at_noon(_payload: bytes) -> None:
+        if probe.counts.sent == 5_000:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe.measurement.channel, "send", end_at_noon)
+    with pytest.raises(KeyboardInterrupt):
+        probe.run()
+    assert clock.now >= 50_000_000_000
+    assert (len(probe.rows), probe.counts.unresolved) == (4_994, 6)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +266,10 @@ def test_a_bad_target_says_how_to_write_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rate", "duration", "timeout"])
-def test_a_number_that_cannot_be_is_refused(name: str) -> None:
-    numbers = {"rate": 1.0, "duration": 1.0, "timeout": 1.0, name: 0.0}
-    with pytest.raises(UsageError, match=rf"`{name}` is 0.0: give a number above 0"):
-        EchoProbe(("127.0.0.1", 7), numbers["rate"], numbers["duration"], numbers["timeout"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_a_number_that_cannot_be_is_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=rf"`{name}` is {value}: give a number above 0"):
+        Pace(**{"rate": 1.0, "duration": 1.0, "timeout": 1.0, name: value})
 
 
 def test_a_taken_port_is_named() -> None:
@@ -200,6 +277,6 @@ def test_a_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         with pytest.raises(UsageError) as error:
-            Responder(port)
+            echo_responder(port)
     expected = f"cannot bind UDP `127.0.0.1:{port}` (address already in use): choose an own address and a free port"
     assert str(error.value) == expected

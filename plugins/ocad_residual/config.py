@@ -13,6 +13,12 @@ from ocad.detection.config import DetectorConfig
 class EvidenceSettings(Settings):
     """How residuals and lost values become one raw score."""
 
+    normal_share: float | None = Field(
+        default=0.98,
+        gt=0,
+        le=1,
+        description="central share of the training values that forecasters see, values beyond it at its borders; null: all",
+    )
     smoothing: float = Field(default=0.2, gt=0, le=1, description="weight of the newest residual in their average")
     limit: float = Field(default=8.0, gt=0, description="robust deviations at which a residual enters the average")
     loss_memory: float = Field(

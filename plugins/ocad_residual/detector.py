@@ -17,16 +17,16 @@ from ocad.errors import DataError
 from ocad.protocols import Predictor
 from ocad.timeseries.windows import Windows
 from ocad_residual.config import EvidenceSettings, ThresholdSettings
-from ocad_residual.evidence import Evidence, Noise, robust_deviation
+from ocad_residual.evidence import Evidence, Normal, normal_span, robust_deviation
 from ocad_residual.forecasters import Autoregression, Forecaster, RegisteredForecaster, forecaster_from_json
-from ocad_residual.windows import forecast_series, slide, whole_windows
+from ocad_residual.windows import Window, whole_windows
 
 logger = logging.getLogger("ocad.data")
 
 Floats = NDArray[np.float64]
 
-ENOUGH_RESIDUALS = 200
-"""Residuals from which a metric of an endpoint has a noise of its own."""
+ENOUGH_VALUES = 200
+"""Values of each metric from which an endpoint has a normal of its own."""
 _MOST_WINDOWS = 100_000
 """Training windows of an autoregression."""
 _NOT_WORTH_IT = 1.25
@@ -37,20 +37,20 @@ _NOT_WORTH_IT = 1.25
 class Live:
     """The streaming state of one endpoint: a window and the evidence so far for each metric, and its threshold."""
 
-    windows: list[list[float]]
+    windows: list[Window]
     evidence: list[Evidence]
     threshold: Spot | DriftSpot | None
 
     def forget(self) -> None:
         """Begins anew, after a gap; the threshold goes on."""
         for window, evidence in zip(self.windows, self.evidence, strict=True):
-            window.clear()
+            window.values = []
             evidence.forget()
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON-able values."""
         return {
-            "windows": [list(window) for window in self.windows],
+            "windows": [list(window.values) for window in self.windows],
             "averages": [evidence.average for evidence in self.evidence],
             "lost": [evidence.lost for evidence in self.evidence],
             "threshold": self.threshold.state() if self.threshold else None,
@@ -76,9 +76,9 @@ class ResidualDetector(SeriesDetector):
         self.length = length
         self.evidence = evidence or EvidenceSettings()
         self.threshold = threshold or ThresholdSettings()
-        self.everywhere: list[Noise] = []
+        self.everywhere: list[Normal] = []
         """What is normal for all endpoints together, in the order of `metrics`."""
-        self.noise: dict[str, list[Noise]] = {}
+        self.normal: dict[str, list[Normal]] = {}
         """The same for each endpoint with enough rows."""
         self.first_threshold: dict[str, Any] | None = None
         """The state that the threshold of an endpoint never seen begins with; None for the kind `none`."""
@@ -108,19 +108,27 @@ class ResidualDetector(SeriesDetector):
     # fitting
 
     def fit_series(self, series: Sequence[Series]) -> None:
-        """See `SeriesDetector`: the forecasters still missing, the noise of all, and where thresholds begin."""
+        """See `SeriesDetector`: the forecasters still missing, what is normal, and where thresholds begin."""
         broken = [self.breaks(part.endpoint, part.times) for part in series]
         for place, metric in enumerate(self.metrics):
             if metric not in self.forecasters:
                 self.forecasters[metric] = self._autoregression(series, broken, place)
-        residuals = [self._residuals(part, starts) for part, starts in zip(series, broken, strict=True)]
+        known = [int(np.isfinite(part.values).sum(axis=0).min()) for part in series]
+        anywhere = self._spans([part.values for part in series])
+        spans = [
+            self._spans([part.values]) if rows >= ENOUGH_VALUES else anywhere
+            for part, rows in zip(series, known, strict=True)
+        ]
+        residuals = [self._residuals(*each) for each in zip(series, broken, spans, strict=True)]
         for place, metric in enumerate(self.metrics):
             self._warn_of_misfit(metric, series, residuals, place)
-        self.everywhere = self._noise(np.concatenate(residuals), np.concatenate([part.values for part in series]))
-        self.noise = {}
-        for part, errors in zip(series, residuals, strict=True):
-            if np.isfinite(errors).sum(axis=0).min() >= ENOUGH_RESIDUALS:
-                self.noise[part.endpoint] = self._noise(errors, part.values)
+        everything = np.concatenate([part.values for part in series])
+        self.everywhere = self._normal(anywhere, np.concatenate(residuals), everything)
+        self.normal = {
+            part.endpoint: self._normal(span, errors, part.values)
+            for part, rows, span, errors in zip(series, known, spans, residuals, strict=True)
+            if rows >= ENOUGH_VALUES
+        }
         self.first_threshold, self.first_thresholds = None, {}
         if self.threshold.kind != "none":
             self._begin_thresholds(series)
@@ -147,9 +155,12 @@ class ResidualDetector(SeriesDetector):
         )
         return Autoregression.fit(Windows(sequence, target, times, endpoints))
 
-    def _noise(self, residuals: Floats, values: Floats) -> list[Noise]:
-        columns = zip(residuals.T, np.isnan(values).sum(axis=0).tolist(), strict=True)
-        return [Noise.fit(column[np.isfinite(column)], lost, self.evidence) for column, lost in columns]
+    def _spans(self, values: Sequence[Floats]) -> list[tuple[float, float]]:
+        return [normal_span(column, self.evidence.normal_share) for column in np.concatenate(values).T]
+
+    def _normal(self, spans: Sequence[tuple[float, float]], residuals: Floats, values: Floats) -> list[Normal]:
+        columns = zip(spans, residuals.T, np.isnan(values).sum(axis=0).tolist(), strict=True)
+        return [Normal.fit(span, errors[np.isfinite(errors)], lost, self.evidence) for span, errors, lost in columns]
 
     def _begin_thresholds(self, series: Sequence[Series]) -> None:
         """Fits a threshold on the evidence of all endpoints, and of each where that has a tail."""
@@ -196,10 +207,11 @@ class ResidualDetector(SeriesDetector):
         found = []
         for metric, value, window, evidence in zip(self.metrics, values, live.windows, live.evidence, strict=True):
             missing = math.isnan(value)
-            forecaster = self.forecasters[metric]
-            residual = value - forecaster.next_value(window) if window and not missing else math.nan
+            residual = math.nan
+            if window.values and not missing:
+                residual = value - self.forecasters[metric].next_value(window.values)
             found.append(evidence.step(residual, missing))
-            slide(window, value, forecaster.length)
+            window.slide(value)
         score = max(found) if self.evidence.combine == "max" else math.hypot(*found)
         if live.threshold is None:
             return score
@@ -225,8 +237,8 @@ class ResidualDetector(SeriesDetector):
             "length": self.length,
             "evidence": self.evidence.model_dump(),
             "threshold": self.threshold.model_dump(),
-            "everywhere": [noise.to_json() for noise in self.everywhere],
-            "noise": {endpoint: [noise.to_json() for noise in row] for endpoint, row in self.noise.items()},
+            "everywhere": [normal.to_json() for normal in self.everywhere],
+            "normal": {endpoint: [normal.to_json() for normal in row] for endpoint, row in self.normal.items()},
             "first_threshold": self.first_threshold,
             "first_thresholds": self.first_thresholds,
         }
@@ -238,9 +250,9 @@ class ResidualDetector(SeriesDetector):
         evidence = EvidenceSettings.model_validate(parameters["evidence"])
         threshold = ThresholdSettings.model_validate(parameters["threshold"])
         detector = cls(metrics, forecasters, int(parameters["length"]), evidence, threshold)
-        detector.everywhere = [Noise.from_json(value) for value in parameters["everywhere"]]
-        noise = parameters["noise"].items()
-        detector.noise = {endpoint: [Noise.from_json(value) for value in row] for endpoint, row in noise}
+        detector.everywhere = [Normal.from_json(value) for value in parameters["everywhere"]]
+        known = parameters["normal"].items()
+        detector.normal = {endpoint: [Normal.from_json(value) for value in row] for endpoint, row in known}
         detector.first_threshold = parameters["first_threshold"]
         detector.first_thresholds = dict(parameters["first_thresholds"])
         return detector
@@ -251,12 +263,12 @@ class ResidualDetector(SeriesDetector):
         found = [self.forecasters.get(metric) for metric in self.metrics]
         return [item for item in found if isinstance(item, RegisteredForecaster)]
 
-    def _residuals(self, part: Series, broken: NDArray[np.bool_]) -> Floats:
+    def _residuals(self, part: Series, broken: NDArray[np.bool_], spans: Sequence[tuple[float, float]]) -> Floats:
         """Value minus forecast `(n, m)`, NaN where there is none, of a series by itself."""
-        columns = [
-            values - forecast_series(self.forecasters[metric], values, broken, [])[0]
-            for metric, values in zip(self.metrics, part.values.T, strict=True)
-        ]
+        columns = []
+        for metric, values, span in zip(self.metrics, part.values.T, spans, strict=True):
+            forecaster = self.forecasters[metric]
+            columns.append(values - Window(forecaster.length, *span).forecast(forecaster, values, broken))
         return np.stack(columns, axis=1)
 
     def _evidence(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
@@ -266,9 +278,7 @@ class ResidualDetector(SeriesDetector):
         columns = []
         for place, metric in enumerate(self.metrics):
             column, evidence = values[:, place], live.evidence[place]
-            forecasts, live.windows[place] = forecast_series(
-                self.forecasters[metric], column, broken, live.windows[place]
-            )
+            forecasts = live.windows[place].forecast(self.forecasters[metric], column, broken)
             missing = np.isnan(column)
             found = []
             for residual, lost, begins in zip(
@@ -285,17 +295,21 @@ class ResidualDetector(SeriesDetector):
         """The live state of an endpoint, from its track when there is one."""
         kept = self.track(endpoint).get("live")
         count = len(self.metrics)
-        windows = kept["windows"] if kept else [[] for _ in range(count)]
+        begun = kept["windows"] if kept else [[]] * count
         averages, lost = (kept["averages"], kept["lost"]) if kept else ([0.0] * count, [0.0] * count)
-        noises = self.noise.get(endpoint, self.everywhere)
+        normals = self.normal.get(endpoint, self.everywhere)
+        windows = [
+            Window(self.forecasters[metric].length, normal.low, normal.high, list(values))
+            for metric, normal, values in zip(self.metrics, normals, begun, strict=True)
+        ]
         evidence = [
-            Evidence(noise, self.evidence, *known) for noise, *known in zip(noises, averages, lost, strict=True)
+            Evidence(normal, self.evidence, *known) for normal, *known in zip(normals, averages, lost, strict=True)
         ]
         threshold, begins = None, self.first_thresholds.get(endpoint, self.first_threshold)
         if begins is not None:
             threshold = self._new_threshold()
             threshold.restore(kept["threshold"] if kept else begins)
-        live = Live([list(window) for window in windows], evidence, threshold)
+        live = Live(windows, evidence, threshold)
         self._live[endpoint] = live
         return live
 

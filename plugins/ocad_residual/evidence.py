@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,12 @@ _NORMAL_DEVIATION = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class Normal:
     """What is normal for one metric of one endpoint, from its training rows."""
 
+    low: float
+    high: float
+    """The values that a forecaster sees lie between these: an anomaly never becomes what it expects next."""
     centre: float
     """The median residual."""
     scale: float
@@ -32,8 +36,8 @@ class Noise:
     """The share of missing values."""
 
     @classmethod
-    def fit(cls, residuals: Floats, lost: int, settings: EvidenceSettings) -> Noise:
-        """From `residuals` `(n,)` in time order, all finite, and the number of `lost` values."""
+    def fit(cls, span: tuple[float, float], residuals: Floats, lost: int, settings: EvidenceSettings) -> Normal:
+        """From `residuals` `(n,)` in time order, all finite, and the number of `lost` values; `span` is low and high."""
         centre = float(np.median(residuals)) if len(residuals) else 0.0
         scale = robust_deviation(residuals, centre)
         standard = np.clip((residuals - centre) / scale, -settings.limit, settings.limit)
@@ -42,16 +46,25 @@ class Noise:
             average += settings.smoothing * (value - average)
             averages.append(average)
         smooth = robust_deviation(np.asarray(averages), 0.0) if averages else 1.0
-        return cls(centre, scale, smooth, (lost + 1) / (len(residuals) + lost + 2))
+        return cls(*span, centre, scale, smooth, (lost + 1) / (len(residuals) + lost + 2))
 
     def to_json(self) -> dict[str, float]:
         """The numbers by name."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Noise:
-        """The noise that `to_json` wrote."""
-        return cls(*(float(value[name]) for name in ("centre", "scale", "smooth", "loss")))
+    def from_json(cls, value: Mapping[str, Any]) -> Normal:
+        """What `to_json` wrote."""
+        return cls(*(float(value[item.name]) for item in fields(cls)))
+
+
+def normal_span(values: Floats, share: float | None) -> tuple[float, float]:
+    """The lowest and highest of the central `share` of `values` `(n,)`, NaN left out; any number for None."""
+    known = values[np.isfinite(values)]
+    if share is None or len(known) == 0:
+        return -sys.float_info.max, sys.float_info.max
+    low, high = np.quantile(known, ((1 - share) / 2, (1 + share) / 2))
+    return float(low), float(high)
 
 
 def robust_deviation(values: Floats, centre: float) -> float:
@@ -71,12 +84,12 @@ class Evidence:
 
     __slots__ = ("_centre", "_limit", "_memory", "_per_loss", "_scale", "_smooth", "_smoothing", "average", "lost")
 
-    def __init__(self, noise: Noise, settings: EvidenceSettings, average: float = 0.0, lost: float = 0.0) -> None:
-        self._centre, self._scale, self._smooth = noise.centre, noise.scale, noise.smooth
-        self._per_loss = -2 * math.log(noise.loss)
+    def __init__(self, normal: Normal, settings: EvidenceSettings, average: float = 0.0, lost: float = 0.0) -> None:
+        self._centre, self._scale, self._smooth = normal.centre, normal.scale, normal.smooth
+        self._per_loss = -2 * math.log(normal.loss)
         self._smoothing, self._limit, self._memory = settings.smoothing, settings.limit, settings.loss_memory
         self.average = average
-        """The exponentially weighted average of the residuals so far, in `Noise.scale`s."""
+        """The exponentially weighted average of the residuals so far, in `Normal.scale`s."""
         self.lost = lost
         """The count of missing values, fading."""
 

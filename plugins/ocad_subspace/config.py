@@ -1,0 +1,40 @@
+"""What can be set for the plugin `subspace`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ocad.config import Settings
+from ocad.detection.config import DetectorConfig
+
+
+class PcaSettings(Settings):
+    """T² and Q on principal components, fitted once."""
+
+    smoothing: int = Field(default=5, ge=1, description="rows that the average of each metric spans; 1: none")
+    variance: float = Field(default=0.9, gt=0, lt=1, description="share of the variance that the components keep")
+    clip: float = Field(default=20.0, gt=0, description="robust deviations beyond which a value says no more")
+    missing: float = Field(default=5.0, ge=0, description="robust deviations that a missing value counts as")
+    held_out: float = Field(
+        default=0.25, gt=0, lt=1, description="share of the fitted rows, the newest, for the limits"
+    )
+    score_smoothing: int = Field(default=1, ge=1, description="rows that the average of the score spans; 1: none")
+
+
+class RankSettings(Settings):
+    """Ranks of level, change and loss of each metric among those seen before, learning on as rows arrive."""
+
+    smoothing: int = Field(default=20, ge=1, description="rows that the averages of level, change and loss span")
+    memory: int = Field(default=2000, ge=100, description="rows that a new one is compared with, the newest")
+
+
+class SubspaceConfig(DetectorConfig):
+    """The configuration of the plugin `subspace`."""
+
+    method: Literal["pca", "rank"] = Field(
+        default="pca", description="`pca` is fitted once; `rank` goes on learning, which suits series that change"
+    )
+    pca: PcaSettings = PcaSettings()
+    rank: RankSettings = RankSettings()

@@ -15,37 +15,55 @@ from ocad.errors import UsageError
 SCORES = st.lists(st.sampled_from([0.0, 0.9, 1.0, 1.5, 2.0, 2.9, 3.0, 7.0]), max_size=80)
 
 
-def by_rule(scores: list[float], k: int, n: int, m: int) -> list[bool]:
+def by_rule(scores: list[float], k: int, n: int, m: int, rest: int = 0) -> list[bool]:
     """The rule with on 2, instant 3, off 1, written as a reader would say it."""
     alarms: list[bool] = []
     begun = start = 0
+    armed = True
     for row, score in enumerate(scores):
-        if alarms and alarms[-1]:
-            quiet = len(scores[: row + 1]) >= m and all(score < 1 for score in scores[row - m + 1 : row + 1])
-            long_enough = row - start >= m
-            alarms.append(not (quiet and long_enough))
-            begun = begun if alarms[-1] else row + 1
+
+        def quiet(rows: int, row: int = row, start: int = start) -> bool:
+            return row - start >= rows and all(one < 1 for one in scores[row - rows + 1 : row + 1])
+
+        if (alarms and alarms[-1]) or not armed:
+            alarms.append(alarms[-1] and not quiet(m))
+            armed = not alarms[-1] and quiet(max(m, rest))
+            begun = row + 1
         else:
             window = scores[max(begun, row - n + 1) : row + 1]
             starts = score >= 3 or (score >= 2 and sum(one >= 2 for one in window) >= k)
             alarms.append(starts)
-            start = row
+            start, armed = row, not starts
     return alarms
 
 
-@given(SCORES, st.integers(1, 12), st.integers(0, 4), st.integers(1, 4))
-def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: int) -> None:
-    expected = by_rule(scores, k, k + more, m)
-    one_by_one = Hold(2.0, 3.0, k, k + more, 1.0, m)
+@given(SCORES, st.integers(1, 12), st.integers(0, 4), st.integers(1, 4), st.integers(0, 9))
+def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: int, rest: int) -> None:
+    expected = by_rule(scores, k, k + more, m, rest)
+    one_by_one = Hold(2.0, 3.0, k, k + more, 1.0, m, rest)
     assert [one_by_one.step(score) for score in scores] == expected
-    assert Hold(2.0, 3.0, k, k + more, 1.0, m).run(scores).tolist() == expected
+    assert Hold(2.0, 3.0, k, k + more, 1.0, m, rest).run(scores).tolist() == expected
 
 
-@given(SCORES, st.lists(st.integers(0, 80), max_size=4), st.integers(1, 4), st.integers(0, 4), st.integers(1, 4))
+def test_an_endpoint_that_flaps_is_told_of_once() -> None:
+    scores = [9.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0]
+    settings = (2.0, 3.0, 1, 1, 1.0, 2)
+    assert np.flatnonzero(Hold(*settings).run(scores)).tolist() == [0, 1, 3, 4, 8]
+    assert np.flatnonzero(Hold(*settings, rest=4).run(scores)).tolist() == [0, 1, 8]
+
+
+@given(
+    SCORES,
+    st.lists(st.integers(0, 80), max_size=4),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.integers(1, 4),
+    st.integers(0, 9),
+)
 def test_pieces_and_a_restored_state_change_nothing(
-    scores: list[float], cuts: list[int], k: int, more: int, m: int
+    scores: list[float], cuts: list[int], k: int, more: int, m: int, rest: int
 ) -> None:
-    settings = (2.0, 3.0, k, k + more, 1.0, m)
+    settings = (2.0, 3.0, k, k + more, 1.0, m, rest)
     whole = Hold(*settings).run(scores).tolist()
     state: dict[str, object] = {}
     pieces: list[bool] = []

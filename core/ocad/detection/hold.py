@@ -15,28 +15,33 @@ class Hold:
     """The alarm of one endpoint's scores.
 
     It begins at a score of at least `instant`, or when `k` of the last `n` rows have at least `on`; it ends at the `m`-th
-    row in a row below `off`, after which earlier rows no longer count. Raises `UsageError` for thresholds out of order.
+    row in a row below `off`, after which earlier rows no longer count. Another begins only after `rest` rows in a row below
+    `off`, those `m` included, so that an endpoint that flaps is told of once. Raises `UsageError` for thresholds out of order.
     """
 
-    def __init__(self, on: float, instant: float, k: int, n: int, off: float, m: int) -> None:
+    def __init__(self, on: float, instant: float, k: int, n: int, off: float, m: int, rest: int = 0) -> None:
         if not off <= on <= instant:
             raise UsageError(f"hold-down thresholds {off:g}, {on:g}, {instant:g}", "they must be off <= on <= instant")
         if not 1 <= k <= n or m < 1:
             raise UsageError(f"hold-down counts k={k}, n={n}, m={m}", "they must be 1 <= k <= n and m >= 1")
         self.on, self.instant, self.off = on, instant, off
-        self.k, self.n, self.m = k, n, m
+        self.k, self.n, self.m, self.rest = k, n, m, max(m, rest)
         self.alarm = False
+        self._resting = False
+        """Whether the last alarm is over and its `rest` is not."""
         self._recent: list[bool] = []
         """Whether each of the last rows (at most `n`, none from before the last alarm's end) reached `on`."""
         self._below = 0
-        """Rows in a row below `off`, while the alarm is on."""
+        """Rows in a row below `off`, while the alarm is on or at rest."""
 
     def step(self, score: float) -> bool:
         """Whether the alarm is on after this row."""
-        if self.alarm:
+        if self.alarm or self._resting:
             self._below = self._below + 1 if score < self.off else 0
-            if self._below == self.m:
-                self.alarm, self._below = False, 0
+            if self.alarm and self._below == self.m:
+                self.alarm, self._resting = False, True
+            if self._resting and self._below == self.rest:
+                self._resting, self._below = False, 0
             return self.alarm
         self._recent.append(score >= self.on)
         if len(self._recent) > self.n:
@@ -49,32 +54,45 @@ class Hold:
     def run(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """`step` for each of `scores` `(n,)`, visiting only the rows where an alarm begins or ends."""
         values = np.asarray(scores, np.float64)
-        carried = self._below if self.alarm else len(self._recent)
-        on = np.concatenate([np.full(carried, False) if self.alarm else self._recent, values >= self.on]).astype(bool)
+        held = self.alarm or self._resting
+        carried = self._below if held else len(self._recent)
+        on = np.concatenate([np.full(carried, False) if held else self._recent, values >= self.on]).astype(bool)
         instant = np.concatenate([np.full(carried, False), values >= self.instant])
-        below = np.concatenate([np.full(carried, self.alarm), values < self.off])
-        starts, ends = _Starts(on, instant, self.k, self.n), np.flatnonzero(_run_lengths(below) >= self.m)
+        below = _run_lengths(np.concatenate([np.full(carried, held), values < self.off]))
+        starts = _Starts(on, instant, self.k, self.n)
+        ends, rested = (np.flatnonzero(below >= rows) for rows in (self.m, self.rest))
         alarm, position = np.zeros(len(on), dtype=bool), 0
         while position < len(on):
+            if self._resting:
+                place = int(np.searchsorted(rested, position))
+                self._resting = place == len(rested)
+                position = len(on) if self._resting else int(rested[place]) + 1
+                continue
             start = position if self.alarm else starts.after(position)
             if start is None:
                 break
             place = int(np.searchsorted(ends, start))
             self.alarm = place == len(ends)
-            end = len(on) if self.alarm else int(ends[place])
-            alarm[start:end] = True
-            position = end + 1
-        self._below = int(_run_lengths(below)[-1]) if self.alarm and len(below) else 0
-        self._recent = [] if self.alarm else on[max(position, len(on) - self.n) :].tolist()
+            self._resting = not self.alarm
+            position = len(on) if self.alarm else int(ends[place])
+            alarm[start:position] = True
+        held = self.alarm or self._resting
+        self._below = int(below[-1]) if held and len(below) else 0
+        self._recent = [] if held else on[max(position, len(on) - self.n) :].tolist()
         return alarm[carried:]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on, as JSON-able values."""
-        return {"alarm": self.alarm, "recent": [int(reached) for reached in self._recent], "below": self._below}
+        return {
+            "alarm": self.alarm,
+            "resting": self._resting,
+            "recent": [int(reached) for reached in self._recent],
+            "below": self._below,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`; an empty one is the beginning."""
-        self.alarm = bool(state.get("alarm", False))
+        self.alarm, self._resting = (bool(state.get(name, False)) for name in ("alarm", "resting"))
         self._recent = [bool(reached) for reached in state.get("recent", ())]
         self._below = int(state.get("below", 0))
 

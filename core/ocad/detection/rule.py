@@ -34,6 +34,7 @@ class AlarmRule:
     n: int
     off: float
     m: int
+    rest: int = 0
 
     def __post_init__(self) -> None:
         size = len(self.weights)
@@ -52,7 +53,7 @@ class AlarmRule:
 
     def hold(self) -> Hold:
         """A fresh hold-down."""
-        return Hold(self.on, self.instant, self.k, self.n, self.off, self.m)
+        return Hold(self.on, self.instant, self.k, self.n, self.off, self.m, self.rest)
 
     def combine(self, surprises: Floats) -> Floats:
         """The weighted sum `(n,)` of `surprises` `(n, k)`; rises with each of them."""
@@ -84,5 +85,6 @@ class AlarmRule:
         """The rule that `to_json` wrote."""
         lists = {name: tuple(map(float, value[name])) for name in ("weights", "caps", "thresholds")}
         counts = {name: int(value[name]) for name in ("agreement", "k", "n", "m")}
+        counts["rest"] = int(value.get("rest", 0))
         levels = {name: float(value[name]) for name in ("on", "instant", "off")}
         return cls(**lists, **counts, **levels)  # type: ignore[arg-type]

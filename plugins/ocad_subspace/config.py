@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,11 @@ from ocad.detection.config import DetectorConfig
 class PcaSettings(Settings):
     """T² and Q on principal components, fitted once."""
 
-    smoothing: int = Field(default=5, ge=1, description="rows that the average of each metric spans; 1: none")
+    windows: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 5),
+        min_length=1,
+        description="rows that the averages of each metric span, one average each; 1: the row itself",
+    )
     variance: float = Field(default=0.9, gt=0, lt=1, description="share of the variance that the components keep")
     clip: float = Field(default=20.0, gt=0, description="robust deviations beyond which a value says no more")
     missing: float = Field(default=5.0, ge=0, description="robust deviations that a missing value counts as")

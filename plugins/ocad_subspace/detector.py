@@ -35,7 +35,9 @@ class SubspaceDetector(SeriesDetector):
         """The score of a usual row: the median of held-out log φ."""
         self.everywhere: Scale | None = None
         self.endpoints: dict[str, Scale] = {}
-        self._weight, self._score_weight = (2 / (span + 1) for span in (settings.smoothing, settings.score_smoothing))
+        self._score_weight = 2 / (settings.score_smoothing + 1)
+        self._weights = np.repeat([2 / (span + 1) for span in settings.windows], len(self.metrics))
+        """The weight of the newest row in each average: all metrics of the first window, then of the next."""
 
     def fit_series(self, series: Sequence[Series]) -> None:
         """See `SeriesDetector`; the newest `held_out` of each endpoint's rows set the limits."""
@@ -57,7 +59,7 @@ class SubspaceDetector(SeriesDetector):
         broken = self.breaks(endpoint, times)
         index = self._fitted().index(self._averages(endpoint, broken, values))
         track = self.track(endpoint)
-        raw = _smooth(index[:, None], np.array([track["score"]]), np.array([self.rest]), broken, self._score_weight)
+        raw = _smooth(index[:, None], np.array([track["score"]]), self.rest, broken, self._score_weight)
         track["score"] = float(raw[-1, 0])
         return raw[:, 0]
 
@@ -65,9 +67,9 @@ class SubspaceDetector(SeriesDetector):
         """See `SeriesDetector`."""
         track = self._track(endpoint)
         if self.is_break(endpoint, time_us):
-            track["levels"], track["score"] = [0.0] * len(self.metrics), self.rest
-        standard = self._standard(endpoint, np.array(values, np.float64))
-        levels = self._weight * standard + (1 - self._weight) * np.array(track["levels"])
+            track["levels"], track["score"] = [0.0] * len(self._weights), self.rest
+        standard = np.tile(self._standard(endpoint, np.array(values, np.float64)), len(self.settings.windows))
+        levels = self._weights * standard + (1 - self._weights) * np.array(track["levels"])
         track["levels"] = levels.tolist()
         index = self._fitted().index_point(levels)
         score: float = self._score_weight * index + (1 - self._score_weight) * track["score"]
@@ -99,10 +101,10 @@ class SubspaceDetector(SeriesDetector):
         return self.subspace
 
     def _track(self, endpoint: str) -> dict[str, Any]:
-        """`levels`: the average of each standardised metric; `score`: the average of log φ."""
+        """`levels`: the averages of the standardised metrics, window by window; `score`: the average of log φ."""
         track = self.track(endpoint)
         if "levels" not in track:
-            track["levels"], track["score"] = [0.0] * len(self.metrics), self.rest
+            track["levels"], track["score"] = [0.0] * len(self._weights), self.rest
         return track
 
     def _standard(self, endpoint: str, values: Floats) -> Floats:
@@ -113,16 +115,19 @@ class SubspaceDetector(SeriesDetector):
         return np.where(np.isnan(standard), self.settings.missing, standard)
 
     def _averages(self, endpoint: str, broken: NDArray[np.bool_], values: Floats) -> Floats:
-        """The trailing averages `(n, m)` of the standardised `values`; advances the endpoint's track."""
-        track = self._track(endpoint)
+        """The trailing averages `(n, windows · m)` of the standardised `values`; advances the endpoint's track."""
+        track, windows = self._track(endpoint), self.settings.windows
         standard = self._standard(endpoint, values)
-        levels = _smooth(standard, np.array(track["levels"]), np.zeros(len(self.metrics)), broken, self._weight)
+        parts = zip(
+            np.split(self._weights, len(windows)), np.split(np.array(track["levels"]), len(windows)), strict=True
+        )
+        levels = np.hstack([_smooth(standard, start, 0.0, broken, float(weights[0])) for weights, start in parts])
         track["levels"] = levels[-1].tolist()
         return levels
 
 
-def _smooth(rows: Floats, start: Floats, rest: Floats, broken: NDArray[np.bool_], weight: float) -> Floats:
-    """Exponential averages `(n, m)` of `rows` from `start` `(m,)` on, from `rest` `(m,)` again where a row is `broken`."""
+def _smooth(rows: Floats, start: Floats, rest: float, broken: NDArray[np.bool_], weight: float) -> Floats:
+    """Exponential averages `(n, m)` of `rows` from `start` `(m,)` on, from `rest` again where a row is `broken`."""
     if weight == 1.0:
         return rows
     result = np.empty_like(rows)
@@ -130,7 +135,7 @@ def _smooth(rows: Floats, start: Floats, rest: Floats, broken: NDArray[np.bool_]
     for first, last in pairwise(bounds):
         if first == last:
             continue
-        before = rest if broken[first] else start
+        before = np.full_like(start, rest) if broken[first] else start
         carried = (1 - weight) * before[None]
         result[first:last] = lfilter([weight], [1, weight - 1], rows[first:last], axis=0, zi=carried)[0]
     return result

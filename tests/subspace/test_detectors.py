@@ -20,8 +20,8 @@ from ocad_subspace.build import DETECTORS, build_detector
 from ocad_subspace.config import SubspaceConfig
 
 SETTINGS: Mapping[str, dict[str, Any]] = {
-    "pca": {"method": "pca", "pca": {"smoothing": 4, "score_smoothing": 3}},
-    "pca, no window": {"method": "pca", "pca": {"smoothing": 1}},
+    "pca": {"method": "pca", "pca": {"windows": [1, 4], "score_smoothing": 3}},
+    "pca, no window": {"method": "pca", "pca": {"windows": [1]}},
     "rank": {"method": "rank", "rank": {"smoothing": 5, "memory": 150}},
 }
 Make = Callable[[], SeriesDetector]

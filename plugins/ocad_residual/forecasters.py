@@ -115,12 +115,12 @@ def resolve_forecasters(
 ) -> dict[str, RegisteredForecaster]:
     """The forecasters that `references` name, by metric, loaded; `units` has the data's unit (or "") for each metric.
 
-    Raises `DataError` for a version that forecasts no series, whose metric is not in `units` or already taken, or whose
-    unit is another; `RegistryError` for one that is missing or damaged.
+    Raises `DataError` for a version that is not there, forecasts no series, whose metric is not in `units` or already
+    taken, or whose unit is another; `RegistryError` for one that is damaged.
     """
     found: dict[str, RegisteredForecaster] = {}
     for reference in references:
-        version = context.registry.resolve(reference)
+        version = _find(context, reference)
         metric = version.manifest.metric
         if metric is None or metric not in units:
             known = ", ".join(f"`{name}`" for name in units)
@@ -134,6 +134,14 @@ def resolve_forecasters(
         forecaster.predictor = cast("Predictor", context.load(version.ref))
         found[metric] = forecaster
     return found
+
+
+def _find(context: HostContext, reference: str) -> Version:
+    try:
+        return context.registry.resolve(reference)
+    except NotFound as error:
+        hint = "register it first, or name none for an autoregression"
+        raise DataError(f"there is no forecaster `{reference}` ({error.message})", hint) from None
 
 
 def load_forecaster(context: HostContext, forecaster: RegisteredForecaster, owner: str) -> Predictor:

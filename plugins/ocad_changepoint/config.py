@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ocad.config import Settings
@@ -22,6 +24,9 @@ class CusumSettings(Settings):
     )
     clip: float = Field(default=6.0, gt=0, description="the most deviations that one row counts for")
     floor: float = Field(default=0.01, ge=0, description="the least deviation, as a share of the level")
+    direction: Literal["both", "up"] = Field(
+        default="both", description="`up`: only values above the level count, as of delays; lost rows always do"
+    )
     lost_share: float = Field(default=0.2, gt=0, lt=1, description="the share of lost rows that is sought, at least")
     block: int = Field(default=30, ge=2, description="rows whose median is one vote on the level")
     memory: int = Field(

@@ -32,6 +32,7 @@ class ChangepointDetector(SeriesDetector):
         self._movings: dict[str, MovingLevel] = {}
         self._gains: dict[str, list[tuple[float, float]]] = {}
         self._drifts = [settings.drift * (rows + 1) for rows in range(settings.window)]
+        self._down_too = settings.direction == "both"
         self._whole_window = (1 << settings.window) - 1
 
     def fit_series(self, series: Sequence[Series]) -> None:
@@ -88,7 +89,7 @@ class ChangepointDetector(SeriesDetector):
             window.insert(0, deviation)
             if len(window) > longest:
                 window.pop()
-            worst = max(worst, point_sum(window, self._drifts))
+            worst = max(worst, point_sum(window, self._drifts, self._down_too))
             if bits:
                 bits &= self._whole_window
                 worst = max(worst, loss_sum(bits, *self._gains[endpoint][index]))
@@ -111,7 +112,9 @@ class ChangepointDetector(SeriesDetector):
         for index, recent in enumerate(track["recent"]):
             rows[window - len(recent) : window, index] = recent[::-1]
         rows[places] = deviations
-        sums = [window_sums(rows - drift, window), window_sums(-rows - drift, window)]
+        sums = [window_sums(rows - drift, window)]
+        if self._down_too:
+            sums.append(window_sums(-rows - drift, window))
         if lost.any() or any(track["lost"]):
             flags = np.zeros(rows.shape, dtype=bool)
             flags[:window] = [[bits >> (window - 1 - place) & 1 for bits in track["lost"]] for place in range(window)]

@@ -28,11 +28,11 @@ def window_sums(increments: Floats, window: int) -> Floats:
     return np.asarray(sums[window:] - lowest[:-1])
 
 
-def point_sum(newest_first: Sequence[float], drifts: Sequence[float]) -> float:
-    """The same for one row and both directions: `newest_first` are deviations, `drifts` the drift times 1, 2, 3, …"""
+def point_sum(newest_first: Sequence[float], drifts: Sequence[float], down_too: bool) -> float:
+    """The same for one row, upwards or in both directions: `newest_first` are deviations, `drifts` the drift times 1, 2, …"""
     sums = list(accumulate(newest_first))
     up: float = max(map(sub, sums, drifts))
-    down: float = -min(map(add, sums, drifts))
+    down: float = -min(map(add, sums, drifts)) if down_too else 0.0
     return max(up, down)
 
 

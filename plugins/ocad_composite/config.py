@@ -27,6 +27,7 @@ class HoldSettings(Settings):
     n: int = Field(default=5, ge=1, description="rows that `k` is counted in")
     clear_at: float = Field(default=1.0, ge=0, description="an alarm ends after `m` rows in a row below this")
     m: int = Field(default=5, ge=1, description="rows below `clear_at` that end an alarm")
+    rest: int = Field(default=0, ge=0, description="rows in a row below `clear_at` before another alarm; kept as it is")
 
 
 class SearchSettings(Settings):

@@ -65,7 +65,7 @@ def search(
     """
     generator = np.random.default_rng(seed)
     folds = range(settings.folds)
-    rules = [start, *(_random(generator, len(start.weights)) for _ in range(settings.candidates))]
+    rules = [start, *(_random(generator, len(start.weights), start.rest) for _ in range(settings.candidates))]
     counted: list[list[EventCounts]] = []
     for rule in rules:
         counted.append(evidence.count(rule, folds))
@@ -126,7 +126,7 @@ def _refine(
     return best
 
 
-def _random(generator: np.random.Generator, size: int) -> AlarmRule:
+def _random(generator: np.random.Generator, size: int, rest: int) -> AlarmRule:
     on = generator.uniform(0.8, 4.0)
     n = int(generator.choice(_WINDOWS))
     return _made(
@@ -140,6 +140,7 @@ def _random(generator: np.random.Generator, size: int) -> AlarmRule:
         n=n,
         off=on * generator.uniform(0.2, 0.95),
         m=int(generator.choice(_PATIENCE)),
+        rest=rest,
     )
 
 

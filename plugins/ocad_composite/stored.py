@@ -53,7 +53,7 @@ class Composite(Ensemble):
                 self.versions.values(), rule.weights, rule.caps, rule.thresholds, strict=True
             )
         ]
-        hold = {name: getattr(rule, name) for name in ("on", "instant", "k", "n", "off", "m")}
+        hold = {name: getattr(rule, name) for name in ("on", "instant", "k", "n", "off", "m", "rest")}
         return {
             "metrics": list(self.metrics),
             "units": self.units,

@@ -81,7 +81,7 @@ def first_rule(config: CompositeConfig, size: int) -> AlarmRule:
         agreement=config.agreement,
         on=config.hold.raise_at,
         off=config.hold.clear_at,
-        **config.hold.model_dump(include={"instant", "k", "n", "m"}),
+        **config.hold.model_dump(include={"instant", "k", "n", "m", "rest"}),
     )
 
 

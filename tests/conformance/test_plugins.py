@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ocad.host import PLUGIN_GROUP
 from ocad.testing import check_plugin
 from ocad.testing.conformance import CHECKS
-from ocad.testing.series import SPIKES, write_series
+from ocad.testing.series import SPIKES, write_incidents, write_series
 
 
 @pytest.mark.parametrize("name", sorted(entry.name for entry in entry_points(group=PLUGIN_GROUP)))
@@ -42,3 +45,34 @@ def test_the_series_is_the_same_each_time_and_has_what_breaks_plugins(tmp_path: 
     assert (steps > 3 * steps.median()).sum() == 2
     assert first["udp_echo"].isna().sum() == 8
     assert first["label"].sum() == 2 * len(SPIKES)
+
+
+def test_the_series_with_incidents_has_every_kind_in_the_rows_for_tuning_and_for_test(tmp_path: Path) -> None:
+    first, second = (pd.read_parquet(write_incidents(tmp_path / f"{name}.parquet")) for name in ("first", "second"))
+    pd.testing.assert_frame_equal(first, second)
+    cell = first[first["endpoint"] == "cell-a"].reset_index(drop=True)
+    validation, test = cell.iloc[936:1404], cell.iloc[1404:]
+    for part in (validation, test):
+        assert set(part["kind"]) == {"", "spike", "shift", "loss"}
+        assert (part["kind"] != "").eq(part["label"] == 1).all()
+    assert cell.iloc[:936]["label"].sum() == 0
+    assert cell.loc[cell["kind"] == "loss", "udp_echo"].isna().all()
+    assert first["label"].mean() < 0.1
+
+
+FAULTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "pieces and points differ": ("raw_point", lambda self, endpoint, time_us, values: 1.0),
+    "a score is not finite": ("score_point", lambda self, endpoint, time_us, values: np.nan),
+    "incidents score above": ("raw_series", lambda self, endpoint, times, values: times % 1_000_003 / 1e6),
+    "the state is no JSON": ("state", lambda self: {1: 2}),
+}
+
+
+@pytest.mark.parametrize("complaint", FAULTS)
+def test_a_detector_with_a_fault_fails(complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ocad_rule_based.detector import RuleDetector
+
+    monkeypatch.setenv("OCAD_HOME", str(tmp_path))
+    monkeypatch.setattr(RuleDetector, *FAULTS[complaint])
+    findings = check_plugin("rule_based", folder=tmp_path / "check")
+    assert any(complaint in finding.detail for finding in findings if finding.verdict == "failed")

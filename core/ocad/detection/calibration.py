@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 
 ENOUGH_ROWS = 200
 """Held-out rows from which an endpoint has its own calibration."""
-KNOTS = 512
+KNOTS = 128
+"""The most knots of a curve: so few that a difference in the last digits of a score is not magnified."""
 _TAIL_SHARE = 0.02
 _HEAVIEST = 0.9
 """The largest tail index: the mean of the tail is finite below 1."""

@@ -4,6 +4,7 @@
 >>> assert all(finding.verdict != "failed" for finding in check_plugin("tcn"))  # doctest: +SKIP
 """
 
-from ocad.testing.conformance import Finding, check_plugin
+from ocad.testing.bench import Finding
+from ocad.testing.conformance import check_plugin
 
 __all__ = ["Finding", "check_plugin"]

@@ -6,76 +6,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ocad.config import Config, PluginConfig, load_config
-from ocad.contexts import ArtifactRole, Evaluation, Export, PreparedData, RunContext, Trained
-from ocad.errors import OcadError, UsageError
-from ocad.host import Host, Plugin
+from ocad.config import PluginConfig
+from ocad.contexts import ArtifactRole, Export
+from ocad.errors import OcadError
+from ocad.host import Host
 from ocad.progress import SilentProgress
 from ocad.session import Session
-
-if TYPE_CHECKING:
-    from ocad_registry import Version
+from ocad.testing.bench import Bench, Finding, Skipped, bench_rows, need, train_parts
+from ocad.testing.detectors import DETECTOR_CHECKS
 
 HEAVY_MODULES = ("torch", "pandas", "sklearn", "onnxruntime", "pyarrow", "lightgbm")
 """Modules that importing a plugin's entry module must not import (DESIGN §3)."""
-_SHORT_TRAINING = "train.epochs=2"
-_SCORED_ROWS = 0.9
-"""The share of rows that must have a finite score, or rank, in what a model answers for its own data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One promise and whether it is kept: `verdict` is `passed`, `failed` or `skipped`; `detail` says why."""
-
-    check: str
-    verdict: str
-    detail: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """The finding as a JSON object."""
-        return asdict(self)
-
-
-@dataclass
-class Bench:
-    """What the checks share; each stage leaves its result for the next."""
-
-    session: Session
-    plugin: Plugin
-    folder: Path
-    data: str
-    metric: str | None
-    context: RunContext | None = None
-    prepared: PreparedData | None = None
-    trained: Trained | None = None
-    evaluation: Evaluation | None = None
-    export: Export | None = None
-    version: Version | None = None
-    findings: list[Finding] = field(default_factory=list)
-
-    def config(self) -> PluginConfig:
-        """The plugin's defaults, with two epochs where it trains by epochs."""
-        return short_config(self.plugin.info.config)
-
-    def make_context(self, run: str) -> RunContext:
-        """The context of a fresh run folder."""
-        from ocad.catalogue import find_data
-
-        folder = self.folder / run
-        folder.mkdir()
-        source = find_data(self.data)
-        return self.session.run_context(self.plugin, self.config(), data=source, metric=self.metric, run=folder)
-
-
-class Skipped(Exception):  # noqa: N818
-    """Raised by a check that does not apply."""
 
 
 def check_plugin(
@@ -93,29 +40,10 @@ def check_plugin(
         work = folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         session = Session(host, Registry(work / "models"), SilentProgress())
-        bench = Bench(session, plugin, work, *_rows(plugin.info.task, work, data, metric))
+        bench = Bench(session, plugin, work, *bench_rows(plugin.info.task, work, data, metric))
         for check in CHECKS:
             bench.findings.append(_run(check, bench))
     return bench.findings
-
-
-def _rows(task: str, folder: Path, data: str | None, metric: str | None) -> tuple[str, str | None]:
-    """The data and the metric: as given, else a click log for models of clicks and a series for all others."""
-    from ocad.testing.clicks import write_clicks
-    from ocad.testing.series import write_series
-
-    if task == "ctr":
-        return data or str(write_clicks(folder / "clicks.parquet")), metric
-    metric = metric or "udp_echo"
-    return data or str(write_series(folder / "series.parquet", metric)), metric
-
-
-def short_config(model: type[Config]) -> Config:
-    """`model` with its defaults, `train.epochs` set to 2 where it has that."""
-    train = model.model_fields.get("train")
-    kind = train.annotation if train else None
-    by_epochs = isinstance(kind, type) and issubclass(kind, BaseModel) and "epochs" in kind.model_fields
-    return load_config(model, None, [_SHORT_TRAINING] if by_epochs else [])
 
 
 def _run(check: Callable[[Bench], str], bench: Bench) -> Finding:
@@ -155,6 +83,14 @@ def refuses_unknown_settings(bench: Bench) -> str:
     raise AssertionError('the config accepts unknown keys: keep `extra="forbid"`')
 
 
+def builds_parts(bench: Bench) -> str:
+    """The versions that it is built from are trained first, in the same registry."""
+    bench.parts = train_parts(bench)
+    if not bench.parts:
+        raise Skipped("it is built from no other version")
+    return ", ".join(bench.parts)
+
+
 def prepares_data(bench: Bench) -> str:
     """Data is prepared as parquet splits, twice the same."""
     import pandas as pd
@@ -174,7 +110,7 @@ def prepares_data(bench: Bench) -> str:
 
 def trains(bench: Bench) -> str:
     """A model is trained and answers."""
-    bench.trained = bench.plugin.ask("ocad_train", context=bench.context, data=_need(bench.prepared))
+    bench.trained = bench.plugin.ask("ocad_train", context=bench.context, data=need(bench.prepared))
     return f"{len(bench.trained.history)} epochs"
 
 
@@ -183,7 +119,7 @@ def evaluates(bench: Bench) -> str:
     from ocad.pipeline import refuse_non_finite
 
     bench.evaluation = bench.plugin.ask(
-        "ocad_evaluate", context=bench.context, trained=_need(bench.trained), data=_need(bench.prepared)
+        "ocad_evaluate", context=bench.context, trained=need(bench.trained), data=need(bench.prepared)
     )
     refuse_non_finite(bench.plugin, bench.evaluation.metrics)
     assert bench.evaluation.metrics, "no metric is measured"
@@ -196,7 +132,7 @@ def exports(bench: Bench) -> str:
     """Artifacts exist, have known roles, and at most one is a graph, with samples enough to prove it."""
     from ocad.export.parity import MINIMUM_SAMPLES
 
-    export: Export = bench.plugin.ask("ocad_export", context=bench.context, trained=_need(bench.trained))
+    export: Export = bench.plugin.ask("ocad_export", context=bench.context, trained=need(bench.trained))
     roles = [artifact.role for artifact in export.artifacts]
     assert set(roles) <= set(get_args(ArtifactRole)), f"unknown roles: {set(roles) - set(get_args(ArtifactRole))}"
     assert roles.count("onnx") <= 1, "at most one `onnx` is served"
@@ -216,10 +152,10 @@ def registers(bench: Bench) -> str:
     from ocad.pipeline import draft_version, prove_parity, publish
     from ocad.versions import verify_version
 
-    context = _need(bench.context)
-    export, parity = prove_parity(bench.plugin, context, _need(bench.trained), _need(bench.export))
+    context = need(bench.context)
+    export, parity = prove_parity(bench.plugin, context, need(bench.trained), need(bench.export))
     assert parity is None or parity.passed, f"parity {parity and parity.max_scaled_diff:.3g}"
-    evaluation, prepared = _need(bench.evaluation), _need(bench.prepared)
+    evaluation, prepared = need(bench.evaluation), need(bench.prepared)
     draft = draft_version(bench.plugin, context, "checked", prepared, evaluation, export, parity)
     bench.version = publish(context.registry, draft, export, None, context.run)
     again = verify_version(bench.version).parity
@@ -229,15 +165,13 @@ def registers(bench: Bench) -> str:
 
 def loads(bench: Bench) -> str:
     """The registered version loads and answers as the trained model does, row by row and in batches."""
-    model = bench.session.load(_need(bench.version).ref)
-    export = _need(bench.export)
+    export = need(bench.export)
     if not export.samples or export.signature is None:
         raise Skipped("it has no samples")
     reference = bench.plugin.ask(
-        "ocad_reference", context=bench.context, trained=_need(bench.trained), inputs=export.samples
+        "ocad_reference", context=bench.context, trained=need(bench.trained), inputs=export.samples
     )
-    predict: Any = getattr(model, "predict", None)
-    assert predict is not None, "a version with a signature must load as a predictor"
+    predict = answering(bench)
     for rows in (1, 7):
         answer = predict({name: array[:rows] for name, array in export.samples.items()})
         for tensor in export.signature.outputs:
@@ -248,16 +182,29 @@ def loads(bench: Bench) -> str:
     return ", ".join(tensor.name for tensor in export.signature.outputs)
 
 
+def answering(bench: Bench) -> Callable[[Any], dict[str, Any]]:
+    """`predict` of the loaded version; a detector that scores rows alone is asked through its stored graph."""
+    from ocad.export.runtime import OnnxPredictor
+
+    version = need(bench.version)
+    model: Any = bench.session.load(version.ref)
+    if not hasattr(model, "predict") and bench.plugin.info.task == "detect":
+        model = OnnxPredictor(version.file("onnx"), version.manifest.signature)
+    assert hasattr(model, "predict"), "a version with a signature must load as a predictor"
+    predict: Callable[[Any], dict[str, Any]] = model.predict
+    return predict
+
+
 def refuses_wrong_inputs(bench: Bench) -> str:
     """Inputs that do not fit the signature are refused with an error of ours."""
-    export = _need(bench.export)
+    export = need(bench.export)
     if export.signature is None:
         raise Skipped("it has no signature")
-    model: Any = bench.session.load(_need(bench.version).ref)
+    predict = answering(bench)
     name = export.signature.inputs[0].name
     for wrong in ({}, {"no_such_input": np.zeros((1, 1))}, {name: np.zeros((1,) * 9)}):
         try:
-            model.predict(wrong)
+            predict(wrong)
         except OcadError:
             continue
         raise AssertionError(f"accepted {wrong}")
@@ -268,8 +215,8 @@ def evaluates_registered(bench: Bench) -> str:
     """A registered version is evaluated again to the same metrics."""
     from ocad.versions import evaluate_version
 
-    again = evaluate_version(_need(bench.version), bench.session, bench.data, None).metrics
-    for name, value in _need(bench.evaluation).metrics.items():
+    again = evaluate_version(need(bench.version), bench.session, bench.data, None).metrics
+    for name, value in need(bench.evaluation).metrics.items():
         assert np.isclose(again[name], value, rtol=1e-3, atol=1e-6), f"`{name}` was {value:g}, is {again[name]:g}"
     return ""
 
@@ -279,32 +226,19 @@ def repeats(bench: Bench) -> str:
     context = bench.make_context("repeated")
     prepared = bench.plugin.ask("ocad_prepare_data", context=context)
     trained = bench.plugin.ask("ocad_train", context=context, data=prepared)
-    samples = _need(bench.export).samples
-    first = bench.plugin.ask("ocad_reference", context=bench.context, trained=_need(bench.trained), inputs=samples)
-    second = bench.plugin.ask("ocad_reference", context=context, trained=trained, inputs=samples)
+    export = need(bench.export)
+    if not bench.plugin.implements("ocad_reference"):
+        again = bench.plugin.ask("ocad_export", context=context, trained=trained)
+        for first, second in zip(export.artifacts, again.artifacts, strict=True):
+            assert first.path.read_bytes() == second.path.read_bytes(), f"`{first.path.name}` differs between two runs"
+        return "artifacts"
+    first = bench.plugin.ask(
+        "ocad_reference", context=bench.context, trained=need(bench.trained), inputs=export.samples
+    )
+    second = bench.plugin.ask("ocad_reference", context=context, trained=trained, inputs=export.samples)
     for name in first:
         assert np.array_equal(first[name], second[name]), f"`{name}` differs between two runs of one seed"
     return ""
-
-
-def detects(bench: Bench) -> str:
-    """Scores are one for each row, and higher where the series is anomalous."""
-    from ocad.catalogue import find_data
-    from ocad.timeseries.frame import read_frame
-
-    if not bench.plugin.implements("ocad_detect"):
-        raise Skipped("it detects nothing")
-    model = bench.session.load(_need(bench.version).ref)
-    frame = read_frame(find_data(bench.data), [bench.metric] if bench.metric else None, varying=False).data
-    context = bench.session.host_context()
-    scores = np.asarray(bench.plugin.ask("ocad_detect", context=context, model=model, frame=frame))
-    assert scores.shape == (len(frame),), f"{scores.shape} scores for {len(frame)} rows"
-    assert np.isfinite(scores).mean() >= _SCORED_ROWS, "too many rows have no finite score"
-    if "label" in frame and frame["label"].any():
-        truth = frame["label"].to_numpy() == 1
-        higher = np.nanmedian(scores[truth]) > np.nanquantile(scores[~truth], _SCORED_ROWS)
-        assert higher, "labelled spikes do not stand out: higher must be more anomalous"
-    return f"{len(scores)} scores"
 
 
 def refuses_empty_data(bench: Bench) -> str:
@@ -325,16 +259,11 @@ def refuses_empty_data(bench: Bench) -> str:
     raise AssertionError("an empty file was prepared")
 
 
-def _need(stage: Any) -> Any:
-    if stage is None:
-        raise UsageError("an earlier check failed", "see above")
-    return stage
-
-
 CHECKS: tuple[Callable[[Bench], str], ...] = (
     describes_itself,
     imports_lightly,
     refuses_unknown_settings,
+    builds_parts,
     prepares_data,
     trains,
     evaluates,
@@ -344,6 +273,6 @@ CHECKS: tuple[Callable[[Bench], str], ...] = (
     refuses_wrong_inputs,
     evaluates_registered,
     repeats,
-    detects,
+    *DETECTOR_CHECKS,
     refuses_empty_data,
 )

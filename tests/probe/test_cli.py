@@ -7,11 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ocad.cli.probing import Values
 from ocad.errors import DataError
 from ocad.probe.channel import Address
 from ocad.probe.rows import write_rows
@@ -98,6 +103,160 @@ def test_the_responder_answers_until_ctrl_c() -> None:
 def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
     result = ocad("probe", "udp-echo", *arguments)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
+
+
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".parquet": pd.read_parquet,
+    ".csv": pd.read_csv,
+    ".jsonl": lambda path: pd.read_json(path, lines=True),
+}
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_a_named_endpoint_fills_a_column(make_peer: MakePeer, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"rtt{suffix}"
+    options = ["--rate", "100", "--duration", "0.03", "--timeout", "5", "--endpoint", "du1-ru1", "--out", str(out)]
+    assert ocad("probe", "udp-echo", "--target", target_of(make_peer(echo)), *options).returncode == 0
+    rows = READERS[suffix](out)
+    assert list(rows.columns)[:3] == ["timestamp", "endpoint", "udp_echo"]
+    assert rows["endpoint"].tolist() == ["du1-ru1"] * 3
+    assert rows["udp_echo"].gt(0).all()
+
+
+def lose_the_second(peer: Peer, payload: bytes, sequence: int, sender: Address) -> None:
+    if sequence != 1:
+        echo(peer, payload, sequence, sender)
+
+
+def test_rows_stream_to_stdout_while_they_are_measured(make_peer: MakePeer) -> None:
+    """The measurement has no end: what is read from it was written while it went on."""
+    target = target_of(make_peer(lose_the_second))
+    command = [sys.executable, "-m", "ocad", "probe", "udp-echo", "--target", target, "--out", "-"]
+    options = ["--rate", "20", "--timeout", "0.3", "--duration", "inf"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        rows = [json.loads(process.stdout.readline()) for _ in range(12)]
+        process.send_signal(signal.SIGINT)
+        rest, report = process.communicate(timeout=60)
+    assert [list(row) for row in rows] == [["timestamp", "udp_echo"]] * 12
+    assert [row["udp_echo"] is None for row in rows] == [False, True, *[False] * 10]
+    assert rows == sorted(rows, key=lambda row: str(row["timestamp"]))
+    assert all(json.loads(line) for line in rest.splitlines())
+    assert report.startswith("sent ")
+    assert process.returncode == 0
+
+
+def test_a_killed_measurement_keeps_its_lines(make_peer: MakePeer, tmp_path: Path) -> None:
+    out = tmp_path / "rtt.jsonl"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def kill_at_ten(peer: Peer, payload: bytes, sequence: int, sender: Address) -> None:
+        if sequence == 10:
+            started[0].kill()
+        echo(peer, payload, sequence, sender)
+
+    target = target_of(make_peer(kill_at_ten))
+    command = [sys.executable, "-m", "ocad", "probe", "udp-echo", "--target", target, "--rate", "20"]
+    with subprocess.Popen([*command, "--timeout", "20", "--out", str(out)]) as process:
+        started.append(process)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert 9 <= len(rows) <= 10
+    assert all(row["udp_echo"] > 0 for row in rows)
+
+
+def test_a_reader_that_goes_away_ends_the_measurement(make_peer: MakePeer) -> None:
+    command = [sys.executable, "-m", "ocad", "probe", "udp-echo", "--target", target_of(make_peer(echo)), "--out", "-"]
+    with subprocess.Popen(
+        [*command, "--rate", "50", "--duration", "inf"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        message = process.stderr.read()
+        code = process.wait(timeout=60)
+    assert (code, message) == (1, "error: cannot write `stdout` (Broken pipe): check the reader\n")
+
+
+def test_a_full_disk_is_named(make_peer: MakePeer, tmp_path: Path) -> None:
+    out = tmp_path / "rtt.jsonl"
+    out.symlink_to("/dev/full")
+    result = ocad("probe", "udp-echo", "--target", target_of(make_peer(echo)), "--rate", "50", "--out", str(out))
+    expected = f"error: cannot write `{out}` (No space left on device): check the folder and the free space\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", expected)
+
+
+def test_a_wrong_call_overwrites_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    out.write_text("measured yesterday\n")
+    for command in (
+        ["udp-echo", "--target", "host"],
+        ["ecpri", "--target", "02:00:00:00:00:0x", "--interface", "lo"],
+        ["lbm", "--target", "host", "--interface", "lo"],
+        ["ccm", "--interface", "eth9"],
+        ["ccm", "--interface", "lo", "--report", "0.001"],
+    ):
+        assert ocad("probe", *command, "--out", str(out)).returncode in (1, 2)
+        assert out.read_text() == "measured yesterday\n", command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ecpri"], "`ecpri` needs either `--target` or `--respond`: give one of the two"),
+        (["ecpri", "--respond"], "`ecpri --respond` needs `--interface` or `--bind`: give one of the two"),
+        (
+            ["ecpri", "--target", "127.0.0.1:9", "--rate", "300"],
+            "eCPRI tells 256 open requests apart, and 300 a second for 1 s are more: lower `--rate` or `--timeout`",
+        ),
+        (
+            ["ecpri", "--target", "02:00:00:00:00:01"],
+            "the target `02:00:00:00:00:01` is a MAC address, and there is no interface: give `--interface`",
+        ),
+        (
+            ["lbm", "--interface", "lo", "--target", "x"],
+            "cannot read the MAC address `x`: write it as `02:00:00:00:00:01`",
+        ),
+        (
+            ["ccm", "--send", "--interface", "lo", "--out", "x.csv"],
+            "`ccm --send` measures nothing to write to `--out`: leave one of the two out",
+        ),
+    ],
+)
+def test_wrong_usage_of_the_other_probes_is_one_line(arguments: list[str], message: str) -> None:
+    result = ocad("probe", *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {message}\n")
+
+
+def test_rows_and_summary_cannot_share_stdout() -> None:
+    result = ocad("probe", "udp-echo", "--target", "127.0.0.1:7", "--out", "-", "--json")
+    error = {"code": "usage", "message": "`--out -` and `--json` both write to stdout"}
+    assert (result.returncode, json.loads(result.stdout)) == (
+        2,
+        {"error": {**error, "hint": "leave one of the two out"}},
+    )
+
+
+def test_quantiles_of_very_many_values_need_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Values, "KEPT", 1000)
+    values = Values()
+    for value in range(1_000_000):
+        values.add(value)
+    quantiles = values.quantiles()
+    assert quantiles is not None
+    assert len(values._values) <= 1000
+    assert quantiles["p50"] == pytest.approx(500_000, rel=0.01)
+    assert quantiles["p99"] == pytest.approx(990_000, rel=0.01)
+
+
+@given(numbers=st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+def test_quantiles_are_those_of_numpy(numbers: list[float]) -> None:
+    values = Values()
+    for number in numbers:
+        values.add(number)
+    expected = np.quantile(numbers, [0, 0.5, 0.9, 0.99, 1])
+    assert list((values.quantiles() or {}).values()) == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:

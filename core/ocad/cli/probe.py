@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ocad.cli.output import emit, output_options
-from ocad.cli.probing import Rows, measure, measuring_options, pace_options, require_one, respond
+from ocad.cli.probing import OpenRows, measure, pace_options, require_one, respond, row_options
 from ocad.errors import UsageError
 from ocad.probe.ccm import PERIODS
 
 if TYPE_CHECKING:
     from ocad.probe.channel import Channel
+    from ocad.probe.measurement import Pace
 
 
 @click.group()
@@ -28,25 +29,21 @@ def probe() -> None:
 )
 @click.option("--bind", metavar="ADDRESS", help="Local address (default: any; 127.0.0.1 with `--respond`).")
 @pace_options
-@measuring_options
+@row_options
 @output_options
 def udp_echo(
     *,
     target: str | None,
     port: int | None,
     bind: str | None,
-    rate: float,
-    duration: float,
-    timeout: float,
-    out: str | None,
-    endpoint: str | None,
+    pace: Pace,
+    open_rows: OpenRows,
 ) -> None:
     """Round-trip times in µs by UDP echo (RFC 862); Ctrl-C ends early and keeps what was measured.
 
     A row has the UTC time of sending, the round-trip time (NaN when lost) and the sequence number.
     """
     from ocad.probe.channel import parse_target
-    from ocad.probe.measurement import Pace
     from ocad.probe.udp_echo import METRIC, echo_probe, echo_responder
 
     require_one("udp-echo", target=target, respond=port)
@@ -54,8 +51,7 @@ def udp_echo(
         responder, address = echo_responder(port or 0, bind or "127.0.0.1")
         respond(responder, "UDP echo", "{}:{}".format(*address), "echoed")
         return
-    pace = Pace(rate, duration, timeout)
-    rows = Rows(out, METRIC, endpoint)
+    rows = open_rows(METRIC)
     measure(echo_probe(parse_target(target), pace, rows.add, bind or ""), target, rows)
 
 
@@ -65,7 +61,7 @@ def udp_echo(
 @click.option("--interface", metavar="NAME", help="Send Ethernet frames on this interface.")
 @click.option("--bind", metavar="HOST:PORT", help="Respond over UDP on this local address.")
 @pace_options
-@measuring_options
+@row_options
 @output_options
 def ecpri(
     *,
@@ -73,11 +69,8 @@ def ecpri(
     responds: bool,
     interface: str | None,
     bind: str | None,
-    rate: float,
-    duration: float,
-    timeout: float,
-    out: str | None,
-    endpoint: str | None,
+    pace: Pace,
+    open_rows: OpenRows,
 ) -> None:
     """One-way delays in µs by eCPRI message type 5, over Ethernet or UDP; the clocks of both ends must agree.
 
@@ -85,7 +78,6 @@ def ecpri(
     """
     from ocad.probe.ecpri import METRIC, delay_probe
     from ocad.probe.ecpri import respond as answer
-    from ocad.probe.measurement import Pace
     from ocad.probe.responder import Responder
 
     require_one("ecpri", target=target, respond=responds or None)
@@ -93,8 +85,7 @@ def ecpri(
         responder = Responder(_ecpri_channel(None, interface, bind), answer)
         respond(responder, "eCPRI delay requests", interface or bind or "")
         return
-    pace = Pace(rate, duration, timeout)
-    rows = Rows(out, METRIC, endpoint)
+    rows = open_rows(METRIC)
     measure(delay_probe(_ecpri_channel(target, interface, None), pace, rows.add), target, rows)
 
 
@@ -104,7 +95,7 @@ def ecpri(
 @click.option("--interface", required=True, metavar="NAME", help="Send Ethernet frames on this interface.")
 @click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
 @pace_options
-@measuring_options
+@row_options
 @output_options
 def lbm(
     *,
@@ -112,11 +103,8 @@ def lbm(
     responds: bool,
     interface: str,
     level: int,
-    rate: float,
-    duration: float,
-    timeout: float,
-    out: str | None,
-    endpoint: str | None,
+    pace: Pace,
+    open_rows: OpenRows,
 ) -> None:
     """Round-trip times in µs by Ethernet loopback (LBM and LBR of IEEE 802.1ag, ITU-T Y.1731).
 
@@ -125,7 +113,6 @@ def lbm(
     from ocad.probe import cfm
     from ocad.probe.ethernet import EthernetChannel, parse_mac
     from ocad.probe.lbm import METRIC, loopback_answer, loopback_probe
-    from ocad.probe.measurement import Pace
     from ocad.probe.responder import Responder
 
     require_one("lbm", target=target, respond=responds or None)
@@ -133,8 +120,7 @@ def lbm(
         channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBM)
         respond(Responder(channel, loopback_answer(level)), "loopback messages", interface)
         return
-    pace = Pace(rate, duration, timeout)
-    rows = Rows(out, METRIC, endpoint)
+    rows = open_rows(METRIC)
     channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBR, parse_mac(target))
     measure(loopback_probe(channel, pace, rows.add, level), target, rows)
 
@@ -149,7 +135,7 @@ def lbm(
 @click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to send or to watch.")
 @click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
 @click.option("--mepid", type=int, default=1, show_default=True, help="The sender's end point identifier.")
-@measuring_options
+@row_options
 @output_options
 def ccm(
     *,
@@ -160,8 +146,7 @@ def ccm(
     duration: float,
     level: int,
     mepid: int,
-    out: str | None,
-    endpoint: str | None,
+    open_rows: OpenRows,
 ) -> None:
     """Share of missed continuity checks (CCM of IEEE 802.1ag, ITU-T Y.1731), 0 to 1.
 
@@ -171,19 +156,17 @@ def ccm(
     from ocad.probe.ccm import METRIC, Association, Monitor, Sender, group_address
     from ocad.probe.ethernet import EthernetChannel
 
-    if not duration > 0:
-        raise UsageError(f"`duration` is {duration}", "give a number above 0")
+    rows = open_rows(METRIC)
     association = Association(interval, level, mepid)
     group = group_address(level)
     if sends:
-        if out is not None:
+        if rows.out is not None:
             raise UsageError("`ccm --send` measures nothing to write to `--out`", "leave one of the two out")
         sender = Sender(EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, peer=group), association, duration)
         with contextlib.suppress(KeyboardInterrupt):
             sender.run()
         emit({"sent": sender.sent, "send_errors": sender.errors}, f"sent {sender.sent} messages")
         return
-    rows = Rows(out, METRIC, endpoint)
     channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, group=group)
     measure(Monitor(channel, association, duration, report, rows.add), interface, rows)
 
@@ -192,10 +175,12 @@ def _ecpri_channel(target: str | None, interface: str | None, bind: str | None) 
     """Ethernet when there is an interface, else UDP."""
     from ocad.probe.channel import UdpChannel, parse_target
     from ocad.probe.ecpri import ETHERTYPE, MESSAGE_TYPE
-    from ocad.probe.ethernet import EthernetChannel, parse_mac
+    from ocad.probe.ethernet import MAC_FORM, EthernetChannel, parse_mac
 
     if interface is not None:
         return EthernetChannel(interface, ETHERTYPE, MESSAGE_TYPE, parse_mac(target) if target else None)
+    if target is not None and MAC_FORM.fullmatch(target):
+        raise UsageError(f"the target `{target}` is a MAC address, and there is no interface", "give `--interface`")
     if target is not None:
         return UdpChannel(parse_target(target), ("", 0))
     if bind is None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import math
 from array import array
+from collections.abc import Callable
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from ocad.cli.output import Command, emit, note, wants
+from ocad.cli.output import emit, note, wants
 from ocad.errors import UsageError
+from ocad.probe.measurement import Pace, Row
 
 if TYPE_CHECKING:
-    from ocad.probe.measurement import Row
     from ocad.probe.responder import Responder
     from ocad.probe.rows import Sink
+
+OpenRows = Callable[[str], "Rows"]
 
 LEVELS = (0, 50, 90, 99, 100)
 UNITS = {"udp_echo": "_us", "ecpri": "_us", "lbm": "_us", "ccm": "_share"}
@@ -46,23 +50,31 @@ class Measuring(Protocol):
         """Measures to the end or KeyboardInterrupt."""
 
 
-def pace_options(command: Command) -> Command:
-    """Adds `--rate`, `--duration` and `--timeout`."""
-    rate = click.option("--rate", type=float, default=10.0, show_default=True, help="Requests a second.")
-    duration = click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to measure.")
-    timeout = click.option(
-        "--timeout", type=float, default=1.0, show_default=True, help="Seconds after which a reply is lost."
-    )
-    return rate(duration(timeout(command)))
+def pace_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--rate`, `--duration` and `--timeout`; the command receives them as `pace`."""
+
+    @click.option("--rate", type=float, default=10.0, show_default=True, help="Requests a second.")
+    @click.option("--duration", type=float, default=60.0, show_default=True, help="Seconds to measure (inf: no end).")
+    @click.option("--timeout", type=float, default=1.0, show_default=True, help="Seconds after which a reply is lost.")
+    @wraps(command)
+    def gather(*, rate: float, duration: float, timeout: float, **others: Any) -> None:
+        command(pace=Pace(rate, duration, timeout), **others)
+
+    return gather
 
 
-def measuring_options(command: Command) -> Command:
-    """Adds `--out` and `--endpoint`."""
-    out = click.option(
+def row_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--out` and `--endpoint`; the command receives `open_rows`, which makes the `Rows` of a metric."""
+
+    @click.option(
         "--out", metavar="FILE", help="Write the rows there (.parquet, .csv, .jsonl; `-`: JSON lines on stdout)."
     )
-    endpoint = click.option("--endpoint", metavar="NAME", help="Give each row this `endpoint`.")
-    return out(endpoint(command))
+    @click.option("--endpoint", metavar="NAME", help="Give each row this `endpoint`.")
+    @wraps(command)
+    def gather(*, out: str | None, endpoint: str | None, **others: Any) -> None:
+        command(open_rows=partial(Rows, out, endpoint), **others)
+
+    return gather
 
 
 def require_one(command: str, *, target: object, respond: object) -> None:
@@ -101,7 +113,7 @@ class Rows:
     Nothing is created or overwritten before it is entered. Raises `UsageError` when `out` cannot be written to.
     """
 
-    def __init__(self, out: str | None, metric: str, endpoint: str | None) -> None:
+    def __init__(self, out: str | None, endpoint: str | None, metric: str) -> None:
         from ocad.probe.rows import STANDARD_OUTPUT, check_output
 
         self.out, self.metric, self.values = out, metric, Values()

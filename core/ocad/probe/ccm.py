@@ -7,6 +7,7 @@ more than 3.5 periods, the standard's loss of continuity, counts as missed messa
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import struct
 import time
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from ocad.errors import UsageError
 from ocad.probe import cfm
 from ocad.probe.channel import Channel
-from ocad.probe.measurement import Deliver, Row
+from ocad.probe.measurement import Deliver, Row, require_positive
 
 METRIC = "ccm"
 PERIODS = {
@@ -114,6 +115,9 @@ class Sender:
     sent: int = field(init=False, default=0)
     errors: int = field(init=False, default=0)
 
+    def __post_init__(self) -> None:
+        require_positive(duration=self.duration)
+
     def run(self) -> None:
         """Sends on absolute deadlines until the duration is over, or KeyboardInterrupt; closes the channel."""
         association = self.association
@@ -172,7 +176,7 @@ class Continuity:
         periods = (now - self.last_time) / self.period
         if periods <= LOSS_OF_CONTINUITY:
             return 0
-        due = int(periods) - self._presumed
+        due = max(0, int(periods) - self._presumed)
         self._presumed += due
         return due
 
@@ -195,9 +199,10 @@ class Monitor:
     """What came in and is not counted yet: it may belong to the next interval."""
 
     def __post_init__(self) -> None:
-        if not self.report >= self.association.period:
+        require_positive(duration=self.duration)
+        if not self.association.period <= self.report < math.inf:
             self.channel.close()
-            raise UsageError(f"`report` is {self.report}, shorter than one period", "give at least the CCM interval")
+            raise UsageError(f"`report` is {self.report}", "give seconds, at least the CCM interval")
 
     def run(self) -> None:
         """Watches until the duration is over, or KeyboardInterrupt (an unfinished interval has no row); then closes."""

@@ -50,6 +50,13 @@ class Exchange(Protocol):
         """What the reply `payload` answers; None when it is none of ours."""
 
 
+def require_positive(**values: float) -> None:
+    """Raises `UsageError` naming the first of `values` that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise UsageError(f"`{name}` is {value}", "give a number above 0")
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """`rate` requests a second for `duration` seconds; a reply that takes longer than `timeout` seconds is lost."""
@@ -59,9 +66,7 @@ class Pace:
     timeout: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("rate", "duration", "timeout"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"`{name}` is {getattr(self, name)}", "give a number above 0")
+        require_positive(rate=self.rate, duration=self.duration, timeout=self.timeout)
 
     @property
     def requests(self) -> float:

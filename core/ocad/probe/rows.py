@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from array import array
 from datetime import UTC, datetime
@@ -46,6 +47,9 @@ class JsonLines:
         try:
             self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._stream.flush()
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # else Python's own last flush fails too
+            raise DataError(f"cannot write `{self._name}` ({error.strerror})", "check the reader") from None
         except OSError as error:
             raise _cannot_write(self._name, error) from None
 

@@ -73,7 +73,8 @@ class ChangepointDetector(SeriesDetector):
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
-        track, clip, longest = self._track(endpoint), self.settings.clip, self.settings.window
+        track, moving = self._track(endpoint), self._moving(endpoint)
+        clip, longest, gains = self.settings.clip, self.settings.window, self._gains[endpoint]
         recent, lost = track["recent"], track["lost"]
         if self.is_break(endpoint, time_us):
             for index in range(len(values)):
@@ -92,9 +93,9 @@ class ChangepointDetector(SeriesDetector):
             worst = max(worst, point_sum(window, self._drifts, self._down_too))
             if bits:
                 bits &= self._whole_window
-                worst = max(worst, loss_sum(bits, *self._gains[endpoint][index]))
+                worst = max(worst, loss_sum(bits, *gains[index]))
             lost[index] = bits
-        self._moving(endpoint).advance(track, values)
+        moving.advance(track, values)
         return worst
 
     def _sums(

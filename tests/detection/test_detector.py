@@ -22,7 +22,7 @@ def point_by_point(detector: SeriesDetector, frame: pd.DataFrame) -> list[float]
     return [detector.score_point(*row) for row in zip(frame["endpoint"], times, values, strict=True)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 900), max_size=5), st.integers(0, 2**16), st.booleans())
 def test_whole_pieces_points_and_restored_states_agree(cuts: list[int], seed: int, shuffled: bool) -> None:
     fitted = Distance(["udp_echo"])

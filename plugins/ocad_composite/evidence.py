@@ -83,7 +83,8 @@ def gather(
         raw = _run(detector, frame)
         calm = np.zeros(len(frame))
         calm[considered & ~label] = _run(detector, frame[considered & ~label])
-        _cross_fit(raw[order], calm[order], surprises[:, column], segments, folds)
+        pooled = detector.calibration is not None and detector.calibration.pooled
+        _cross_fit(raw[order], calm[order], surprises[:, column], segments, folds, pooled)
     return Evidence(surprises, segments)
 
 
@@ -137,10 +138,13 @@ def _blocks(rows: NDArray[np.int64], label: NDArray[np.bool_], folds: int) -> It
         start = end
 
 
-def _cross_fit(raw: Floats, calm: Floats, surprises: Floats, segments: Sequence[Segment], folds: int) -> None:
+def _cross_fit(
+    raw: Floats, calm: Floats, surprises: Floats, segments: Sequence[Segment], folds: int, pooled: bool
+) -> None:
     """Fills `surprises` from the `raw` scores of each fold by a calibration on the `calm` ones of the other folds.
 
-    `calm` are raw scores of the normal rows where no incident is among them; in other rows they mean nothing.
+    `calm` are raw scores of the normal rows where no incident is among them; in other rows they mean nothing. `pooled` as
+    the detector's own calibration is.
     """
     for fold in range(folds):
         inside = [segment for segment in segments if segment.fold == fold]
@@ -150,7 +154,7 @@ def _cross_fit(raw: Floats, calm: Floats, surprises: Floats, segments: Sequence[
                 others.setdefault(segment.endpoint, []).append(calm[segment.rows][segment.normal])
         if not inside:
             continue
-        calibration = Calibration.fit({endpoint: np.concatenate(parts) for endpoint, parts in others.items()})
+        calibration = Calibration.fit({endpoint: np.concatenate(parts) for endpoint, parts in others.items()}, pooled)
         for segment in inside:
             surprises[segment.rows] = calibration.surprise(segment.endpoint, raw[segment.rows])
 

@@ -61,7 +61,7 @@ def train(context: RunContext, data: PreparedData) -> Trained:
         members,
         found.rule,
         units_of(context.data, metrics_of_members(members)),
-        Calibration.fit(evidence.normal_scores(found.rule)),
+        Calibration.fit(evidence.normal_scores(found.rule), config.pooled),
         estimates | {"optimised_incidents": float(evidence.incidents)},
     )
     return Trained(predictor=cast("Predictor", composite), model=(composite, found))

@@ -66,6 +66,17 @@ def test_knots_are_few_and_endpoints_with_few_rows_use_all() -> None:
     assert calibration.curve("busy") is not calibration.everywhere
 
 
+def test_pooled_is_one_curve_of_all_rows() -> None:
+    generator = np.random.default_rng(7)
+    scores = {"calm": generator.normal(size=1_000), "wild": 3 * generator.normal(size=1_000)}
+    pooled = Calibration.fit(scores, pooled=True)
+    assert pooled.pooled
+    assert not Calibration.fit(scores).pooled
+    assert pooled.curve("calm") is pooled.curve("wild") is pooled.everywhere
+    assert pooled.everywhere.rows == 2_000
+    assert Calibration.from_json(pooled.to_json()).pooled
+
+
 def test_rounding_is_no_step() -> None:
     scores = np.concatenate([np.zeros(500), np.full(500, 1e-17), np.arange(10.0)])
     curve = Curve.fit(scores)

@@ -111,11 +111,21 @@ class Calibration:
     endpoints: Mapping[str, Curve]
 
     @classmethod
-    def fit(cls, scores_by_endpoint: Mapping[str, Floats]) -> Calibration:
-        """From the raw scores `(n,)` of held-out normal rows; raises `DataError` when there is none."""
+    def fit(cls, scores_by_endpoint: Mapping[str, Floats], pooled: bool = False) -> Calibration:
+        """From the raw scores `(n,)` of held-out normal rows; raises `DataError` when there is none.
+
+        `pooled`: one curve of all rows for every endpoint, for raw scores that count an endpoint's own deviations already:
+        the tail of all endpoints together is known far better than that of each.
+        """
         together = np.concatenate([np.empty(0), *scores_by_endpoint.values()])
-        own = {name: scores for name, scores in scores_by_endpoint.items() if len(scores) >= ENOUGH_ROWS}
+        enough = len(together) + 1 if pooled else ENOUGH_ROWS
+        own = {name: scores for name, scores in scores_by_endpoint.items() if len(scores) >= enough}
         return cls(Curve.fit(together), {name: Curve.fit(scores) for name, scores in own.items()})
+
+    @property
+    def pooled(self) -> bool:
+        """Whether no endpoint has a curve of its own."""
+        return not self.endpoints
 
     def curve(self, endpoint: str) -> Curve:
         """The endpoint's own curve, else the one of all rows."""

@@ -38,3 +38,7 @@ class DetectorConfig(PluginConfig):
         default=(), description="the columns that are read; empty: the one that `--metric` names"
     )
     split: SplitSettings = SplitSettings()
+    pooled: bool = Field(
+        default=False,
+        description="one calibration for all endpoints together, where scores are relative to each already",
+    )

@@ -95,16 +95,16 @@ class SeriesDetector(ABC):
         self.forget()
         self.fit_series(series)
 
-    def calibrate(self, frame: pd.DataFrame) -> None:
+    def calibrate(self, frame: pd.DataFrame, pooled: bool = False) -> None:
         """Measures raw scores on held-out rows that are normal (rows with `label` 1 are left out), from a fresh state.
 
-        The state is fresh afterwards too.
+        The state is fresh afterwards too. `pooled`: one calibration for all endpoints; see `Calibration.fit`.
         """
         normal = frame[frame["label"] != 1] if "label" in frame else frame
         self.forget()
         by_endpoint = {part.endpoint: self._raw(part) for part in self.series(normal)}
         self.forget()
-        self.calibration = Calibration.fit(by_endpoint)
+        self.calibration = Calibration.fit(by_endpoint, pooled)
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Raw scores `(n,)` in the frame's row order, finite, higher is more anomalous; goes on from the state."""

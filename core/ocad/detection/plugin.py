@@ -56,7 +56,8 @@ class DetectorPlugin:
         """Fits on the normal rows of `train` and calibrates on those of `validation`; override to tune on validation."""
         from ocad.detection.training import fit_and_calibrate
 
-        return fit_and_calibrate(self.build(context, metrics), train, validation)
+        pooled = cast("DetectorConfig", context.config).pooled
+        return fit_and_calibrate(self.build(context, metrics), train, validation, pooled)
 
     def hooks(self) -> dict[str, Callable[..., Any]]:
         """The hooks by name, bound to this instance."""

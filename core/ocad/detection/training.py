@@ -81,10 +81,12 @@ def train(context: RunContext, data: PreparedData, learn: Learn) -> Trained:
     return Trained(predictor=cast("Predictor", detector), model=detector)
 
 
-def fit_and_calibrate(detector: AnyDetector, train: pd.DataFrame, validation: pd.DataFrame) -> AnyDetector:
+def fit_and_calibrate(
+    detector: AnyDetector, train: pd.DataFrame, validation: pd.DataFrame, pooled: bool = False
+) -> AnyDetector:
     """Fits on the normal rows of `train` and calibrates on those of `validation`, which it was not fitted on."""
     detector.fit(normal_rows(train))
-    detector.calibrate(normal_rows(validation))
+    detector.calibrate(normal_rows(validation), pooled)
     return detector
 
 

@@ -132,27 +132,6 @@ def _read_arrays(path: str) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def detect_rows(version: Version, session: Session, data: str) -> pd.DataFrame:
-    """The rows of `data` with a column `score`, from the plugin's `ocad_detect`.
-
-    The columns that are read are the model's `metrics` where it has them, else the version's metric, else all.
-    """
-    from ocad.catalogue import find_data
-    from ocad.timeseries.frame import read_frame
-
-    plugin = session.plugin_of(version)
-    if not plugin.implements("ocad_detect"):
-        raise UsageError(
-            f"`{version.ref}` scores no rows: the plugin `{plugin.name}` detects nothing", "use `ocad predict`"
-        )
-    context = session.host_context()
-    model = plugin.ask("ocad_load", context=context, version=version)
-    known = (version.manifest.metric,) if version.manifest.metric else None
-    metrics: tuple[str, ...] | None = getattr(model, "metrics", known)
-    frame = read_frame(find_data(data), metrics, varying=False).data
-    return frame.assign(score=plugin.ask("ocad_detect", context=context, model=model, frame=frame))
-
-
 def _config_of(version: Version, plugin: Plugin) -> PluginConfig:
     from pydantic import ValidationError
 

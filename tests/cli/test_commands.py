@@ -212,10 +212,12 @@ def test_detect_scores_every_row(ocad: CommandLine, work: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.import_module("ocad_hello"), "ocad_detect", ocad_detect, raising=False)
     asked = ("detect", "hello-udp_echo@1.0.0", "--data", "link", "--output", "scores.parquet")
     rows = len(pd.read_parquet(work / "series.parquet"))
-    assert answer_of(ocad, *asked) == {"ref": "hello-udp_echo@1.0.0", "rows": rows, "scores": "scores.parquet"}
+    answer = answer_of(ocad, *asked)
+    assert set(answer) == {"ref", "rows", "incidents", "scores", "latency_us"}
+    assert (answer["rows"], answer["incidents"], answer["scores"]) == (rows, [], "scores.parquet")
     scored = pd.read_parquet(work / "scores.parquet")
     assert scored.nlargest(6, "score")["label"].tolist() == [1] * 6
-    assert len(ocad(*asked).out.splitlines()) == 11
+    assert "scores are not calibrated: no incidents" in ocad(*asked).out
 
 
 def test_the_doctor_says_what_needs_attention(ocad: CommandLine) -> None:

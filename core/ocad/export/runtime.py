@@ -36,11 +36,11 @@ NUMPY_TYPES: Mapping[str, type] = {
 
 
 class OnnxPredictor:
-    """The graph at `path` (opset and weights as exported), one onnxruntime session with `threads` intra-op threads."""
+    """The `graph`, a file or its bytes, in one onnxruntime session with `threads` intra-op threads."""
 
-    def __init__(self, path: Path, signature: Signature, threads: int = 1) -> None:
+    def __init__(self, graph: Path | bytes, signature: Signature, threads: int = 1) -> None:
         self.signature = signature
-        self._session = open_session(path, threads)
+        self._session = open_session(graph, threads)
         self._outputs = [tensor.name for tensor in signature.outputs]
 
     def predict(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -49,8 +49,8 @@ class OnnxPredictor:
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
 
-def open_session(path: Path, threads: int = 1, inner: Sequence[str] = ()) -> InferenceSession:
-    """The graph at `path` in onnxruntime; values named in `inner`, float32 inside the graph, are outputs too."""
+def open_session(graph: Path | bytes, threads: int = 1, inner: Sequence[str] = ()) -> InferenceSession:
+    """The graph, a file or its bytes, in onnxruntime; of a file, values named in `inner`, float32 inside it, are outputs too."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,17 +58,17 @@ def open_session(path: Path, threads: int = 1, inner: Sequence[str] = ()) -> Inf
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    graph: str | bytes = str(path)
-    if inner:
+    model_or_path = graph if isinstance(graph, bytes) else str(graph)
+    if inner and isinstance(graph, Path):
         import onnx
 
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(graph, load_external_data=False)
         model.graph.output.extend(
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner
         )
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-        graph = model.SerializeToString()
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
+        model_or_path = model.SerializeToString()
+    return onnxruntime.InferenceSession(model_or_path, options, providers=["CPUExecutionProvider"])
 
 
 def check_inputs(signature: Signature, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:

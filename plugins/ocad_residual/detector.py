@@ -91,11 +91,11 @@ class ResidualDetector(SeriesDetector):
 
     def graphs(self) -> dict[str, Predictor]:
         """The predictor in use for each registered forecaster, by its exact reference."""
-        return {item.ref: item.predictor for item in self._registered() if item.predictor is not None}
+        return {item.ref: item.predictor for item in self.references() if item.predictor is not None}
 
     def use_graph(self, ref: str, predictor: Predictor) -> None:
         """Asks `predictor` from now on for the forecaster `ref`; raises `DataError` when there is no such one."""
-        wanted = [item for item in self._registered() if item.ref == ref]
+        wanted = [item for item in self.references() if item.ref == ref]
         if not wanted:
             raise DataError(f"the detector has no forecaster `{ref}`", "`graphs()` names those that it has")
         for item in wanted:
@@ -103,7 +103,8 @@ class ResidualDetector(SeriesDetector):
 
     def references(self) -> list[RegisteredForecaster]:
         """The registered forecasters, in the order of the metrics."""
-        return self._registered()
+        found = [self.forecasters.get(metric) for metric in self.metrics]
+        return [item for item in found if isinstance(item, RegisteredForecaster)]
 
     # fitting
 
@@ -111,7 +112,7 @@ class ResidualDetector(SeriesDetector):
         """See `SeriesDetector`: the forecasters still missing, what is normal, and where thresholds begin."""
         broken = [self.breaks(part.endpoint, part.times) for part in series]
         for place, metric in enumerate(self.metrics):
-            if metric not in self.forecasters:
+            if isinstance(self.forecasters.get(metric), Autoregression | None):
                 self.forecasters[metric] = self._autoregression(series, broken, place)
         known = [int(np.isfinite(part.values).sum(axis=0).min()) for part in series]
         anywhere = self._spans([part.values for part in series])
@@ -258,10 +259,6 @@ class ResidualDetector(SeriesDetector):
         return detector
 
     # inner parts
-
-    def _registered(self) -> list[RegisteredForecaster]:
-        found = [self.forecasters.get(metric) for metric in self.metrics]
-        return [item for item in found if isinstance(item, RegisteredForecaster)]
 
     def _residuals(self, part: Series, broken: NDArray[np.bool_], spans: Sequence[tuple[float, float]]) -> Floats:
         """Value minus forecast `(n, m)`, NaN where there is none, of a series by itself."""

@@ -235,6 +235,17 @@ def test_an_autoregression_follows_a_level() -> None:
     assert math.isclose(forecaster.forecast(window[None])[0], forecaster.next_value(window.tolist()))
 
 
+def test_fitted_again_it_knows_nothing_of_before() -> None:
+    detector, other = (
+        make(metrics=("lbm",)),
+        make_rows(metrics=["lbm"], seed=20).assign(lbm=lambda rows: rows["lbm"].rolling(5, min_periods=1).mean()),
+    )
+    fresh = ResidualDetector(["lbm"], {})
+    for each in (detector, fresh):
+        each.fit(other)
+    assert detector.to_json() == fresh.to_json()
+
+
 def test_too_few_rows_for_an_autoregression() -> None:
     with pytest.raises(
         DataError, match=r"5 unbroken windows of `lbm` are too few for an autoregression: give a longer"

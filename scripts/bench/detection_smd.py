@@ -128,8 +128,8 @@ def describe(machines: list[Machine], config: SubspaceConfig) -> str:
             *rows,
             "",
             f"Bar: a mean of at least {BAR:.2f}: {'met' if mean >= BAR else 'not met'}; the lowest of the machines is "
-            f"{min(configured):.3f}, and {min(chosen):.3f} with settings that it had no part in. Of the {len(GRID)} settings of the "
-            f"grid {meeting} meet the bar.",
+            f"{min(configured):.3f}, and {min(chosen):.3f} with settings that it had no part in. "
+            f"Of the {len(GRID)} settings of the grid {meeting} meet the bar.",
         ]
     )
 

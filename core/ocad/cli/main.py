@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": "Check parity and gates again from the stored artifacts.",
     "predict": "Ask a registered version for predictions.",
     "detect": "Score a frame with a registered detector.",
+    "alerts": "List, acknowledge and resolve alerts.",
     "registry": "List, query, promote and verify versions.",
     "data": "List, describe, prepare and simulate data sets.",
     "plugins": "List, describe and check plugins.",

@@ -1,0 +1,114 @@
+"""Where notifications go over HTTP: a webhook, and a Prometheus Alertmanager by its API v2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from ocad.detection.alerts.notices import Notice, dump
+from ocad.detection.alerts.settings import AlertmanagerSettings, WebhookSettings
+from ocad.detection.alerts.sinks import DeliveryError
+from ocad.detection.incidents import iso_time
+
+_TRY_AGAIN = {408, 425, 429}
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A redirected POST would arrive as a GET without its body: it counts as refused."""
+
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
+
+
+class WebhookSink:
+    """A JSON POST for each notification with its key as `Idempotency-Key`, the same at every attempt."""
+
+    name = "webhook"
+    stateful = False
+    resend_s: float | None = None
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        self._settings = settings
+
+    def deliver(self, notice: Notice) -> None:
+        """Returns after a 2xx answer."""
+        post(self._settings, self._settings.url, notice.body, notice.key)
+
+    def refresh(self, alerts: Sequence[Mapping[str, Any]]) -> None:
+        """What was answered needs no repetition."""
+
+
+class AlertmanagerSink:
+    """The alerts of each notification as Alertmanager knows them: by their labels, firing until `endsAt`.
+
+    It takes the same alert any number of times, so doubled deliveries change nothing. An alert whose labels changed, as
+    `severity` does when it escalates, is another one there: the old one is ended in the same POST.
+    """
+
+    name = "alertmanager"
+    stateful = True
+
+    def __init__(self, settings: AlertmanagerSettings) -> None:
+        self._settings = settings
+        self._url = settings.url.rstrip("/") + "/api/v2/alerts"
+        self.resend_s: float | None = settings.resend_s
+
+    def deliver(self, notice: Notice) -> None:
+        """Posts what the notification says of each alert."""
+        post(self._settings, self._url, self._form(notice.body["alerts"], notice.body["at"]), notice.key)
+
+    def refresh(self, alerts: Sequence[Mapping[str, Any]]) -> None:
+        """Posts the alerts that fire again, so that they outlive the `resolve_timeout`."""
+        if alerts:
+            post(self._settings, self._url, self._form(alerts, ""))
+
+    def _form(self, alerts: Sequence[Mapping[str, Any]], at: str) -> list[dict[str, Any]]:
+        now = iso_time(int(datetime.now(UTC).timestamp() * 1_000_000))
+        form = []
+        for alert in alerts:
+            if alert.get("replaces"):
+                form.append(self._entry(alert, alert["replaces"], now) | {"endsAt": max(alert["start"], min(at, now))})
+            form.append(self._entry(alert, alert["labels"], now))
+        return form
+
+    def _entry(self, alert: Mapping[str, Any], labels: Mapping[str, str], now: str) -> dict[str, Any]:
+        entry = {
+            "labels": {"alertname": self._settings.alertname, **labels},
+            "annotations": {
+                "summary": alert.get("text", ""),
+                "detectors": ", ".join(f"{name} {score:.2f}" for name, score in alert["detectors"].items()),
+                "alert": alert["id"],
+            },
+            # data may be ahead of this machine's clock, and an alert that starts or ends tomorrow means something else
+            "startsAt": min(alert["start"], now),
+        }
+        if alert["status"] == "resolved":
+            entry["endsAt"] = max(entry["startsAt"], min(alert["end"] or now, now))
+        return entry
+
+
+def post(settings: WebhookSettings, url: str, body: object, key: str = "") -> None:
+    """A POST of `body` as JSON; raises `DeliveryError` unless the answer is 2xx: `refused` when asking again is of no use."""
+    headers = {"Content-Type": "application/json", "User-Agent": "ocad", **settings.resolved_headers()}
+    headers |= {"Idempotency-Key": key} if key else {}
+    request = Request(url, data=dump(body).encode(), headers=headers, method="POST")
+    try:
+        with build_opener(_NoRedirect).open(request, timeout=settings.timeout_s) as answer:
+            answer.read(_READ)
+    except HTTPError as error:
+        with error:
+            said = " ".join(error.read(_READ).decode(errors="replace").split())
+        refused = error.code < 500 and error.code not in _TRY_AGAIN
+        raise DeliveryError(f"`{url}` answered {error.code} {said[:200]}".rstrip(), refused=refused) from None
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        cause = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        raise DeliveryError(f"`{url}` is not reached ({str(cause).lower()})") from None
+
+
+_READ = 65536
+"""The most bytes read of an answer."""

@@ -16,7 +16,7 @@ SERVER_SOURCES := $(shell find serving/src serving/proto serving/build.rs servin
 CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 
-.PHONY: help setup demo test test-slow check fix bench bench-serving serve clean lock
+.PHONY: help setup demo demo-detection test test-slow check fix bench bench-serving serve clean lock
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,17 @@ demo: setup ## Train, verify, register, promote and ask a forecaster of round-tr
 	$(BIN)/ocad registry list tcn-udp_echo
 	$(BIN)/ocad predict tcn-udp_echo@production --data udp_echo
 	$(BIN)/python scripts/ask_server.py
+
+demo-detection: setup ## Train five detectors of incidents, optimise the composite, detect, alert a webhook, write a report
+	$(CPU_THREADS) $(BIN)/ocad train --plugin rule_based --metric oran
+	$(CPU_THREADS) $(BIN)/ocad train --plugin changepoint --metric oran
+	$(CPU_THREADS) $(BIN)/ocad train --plugin isolation_forest --metric oran
+	$(CPU_THREADS) $(BIN)/ocad train --plugin tcn --metric ecpri --metric lbm
+	$(CPU_THREADS) $(BIN)/ocad train --plugin tcn --metric udp_echo --data oran_testbed --name tcn-udp_echo-oran
+	$(CPU_THREADS) $(BIN)/ocad train --plugin residual --metric oran
+	$(CPU_THREADS) $(BIN)/ocad train --plugin composite --metric oran --promote production
+	$(BIN)/ocad registry show composite-oran@production
+	$(CPU_THREADS) $(BIN)/python scripts/detect_and_alert.py
 
 test: check ## Lint, types, contracts and every fast test
 	$(CPU_THREADS) $(BIN)/pytest -m "not slow" -n 2 --dist loadfile

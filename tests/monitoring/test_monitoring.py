@@ -149,7 +149,7 @@ def test_the_command_follows_rows_and_raises_alerts(folder: Path) -> None:
         "--data",
         "-",
         "--follow",
-        "--alerts",
+        "--alert-config",
         str(settings),
         "--json",
         rows=f"{lines}\nnonsense\n",

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 @click.option("--report", type=click.Path(path_type=Path), help="Write a report to this HTML file.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write rows and scores there (default: runs/detect/…).")
 @click.option("--server", metavar="URL", help="Ask the members' graphs there instead of in this process.")
-@click.option("--alerts", type=click.Path(path_type=Path), metavar="FILE", help="Tell the sinks of this alert config.")
+@click.option("--alerts", type=click.Path(path_type=Path), metavar="FOLDER", help="Raise alerts, kept in this folder.")
+@click.option(
+    "--alert-config", type=click.Path(path_type=Path), help="Their sinks (default: configs/detection/alerts.yaml)."
+)
 @registry_option
 @output_options
 def detect(
@@ -40,6 +43,7 @@ def detect(
     output: Path | None,
     server: str | None,
     alerts: Path | None,
+    alert_config: Path | None,
     registry: str | None,
 ) -> None:
     """Find incidents in the data with the version REFERENCE; a higher score is more anomalous.
@@ -52,7 +56,7 @@ def detect(
         raise UsageError("`--follow` writes no `--report` and no `--output`", "run `ocad detect` over a file for those")
     session = open_session(registry)
     version = session.registry.resolve(reference)
-    with _manager(session, alerts) as manager:
+    with _manager(session, alerts, alert_config) as manager:
         if live:
             _follow(version, session, server, manager)
         else:
@@ -111,13 +115,13 @@ def _follow(version: Version, session: Session, server: str | None, manager: Ale
 
 
 @contextmanager
-def _manager(session: Session, config: Path | None) -> Iterator[AlertManager | None]:
-    if config is None:
+def _manager(session: Session, folder: Path | None, config: Path | None) -> Iterator[AlertManager | None]:
+    if folder is None and config is None:
         yield None
         return
     from ocad.detection.alerts import open_alerts
 
-    manager = open_alerts(None, config, raised=lambda alert: session.host.fire("ocad_alert_raised", alert=alert))
+    manager = open_alerts(folder, config, raised=lambda alert: session.host.fire("ocad_alert_raised", alert=alert))
     try:
         yield manager
     finally:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,6 +17,7 @@ SCORES = arrays(np.float64, st.integers(1, 400), elements=st.floats(-1e6, 1e6) |
 ASKED = arrays(np.float64, 50, elements=st.floats(-1e7, 1e7))
 
 
+@settings(deadline=None)
 @given(SCORES, ASKED)
 def test_never_falls_and_is_the_same_by_point(scores: np.ndarray, asked: np.ndarray) -> None:
     curve = Curve.fit(scores)
@@ -28,6 +29,7 @@ def test_never_falls_and_is_the_same_by_point(scores: np.ndarray, asked: np.ndar
     assert np.allclose([curve.surprise_point(score) for score in asked.tolist()], surprise, rtol=1e-9, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_rises_without_bound_above_the_highest_score(scores: np.ndarray) -> None:
     curve = Curve.fit(scores)
@@ -36,6 +38,7 @@ def test_rises_without_bound_above_the_highest_score(scores: np.ndarray) -> None
     assert (np.diff(curve.surprise(above)) > 0).all()
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_json_and_back_changes_nothing(scores: np.ndarray) -> None:
     calibration = Calibration.fit({"a": scores})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocad.detection.events import EventCounts, Interval, alerts_of, count_events, incidents_of, score_events
@@ -36,6 +36,7 @@ def by_rule(incidents: list[tuple[int, int]], alerts: list[tuple[int, int]], spi
     return found, len(incidents) - found, right, len(alerts) - right
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS, st.booleans())
 def test_counts_are_those_of_the_rules(labels: list[bool], alarm: list[bool], spike: bool) -> None:
     incidents = [Interval(start, end, spike) for start, end in spells(labels)]

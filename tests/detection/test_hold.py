@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocad.detection.hold import Hold
@@ -37,6 +37,7 @@ def by_rule(scores: list[float], k: int, n: int, m: int, rest: int = 0) -> list[
     return alarms
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(1, 12), st.integers(0, 4), st.integers(1, 4), st.integers(0, 9))
 def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: int, rest: int) -> None:
     expected = by_rule(scores, k, k + more, m, rest)
@@ -47,11 +48,12 @@ def test_both_forms_follow_the_rule(scores: list[float], k: int, more: int, m: i
 
 def test_an_endpoint_that_flaps_is_told_of_once() -> None:
     scores = [9.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0]
-    settings = (2.0, 3.0, 1, 1, 1.0, 2)
-    assert np.flatnonzero(Hold(*settings).run(scores)).tolist() == [0, 1, 3, 4, 8]
-    assert np.flatnonzero(Hold(*settings, rest=4).run(scores)).tolist() == [0, 1, 8]
+    chosen = (2.0, 3.0, 1, 1, 1.0, 2)
+    assert np.flatnonzero(Hold(*chosen).run(scores)).tolist() == [0, 1, 3, 4, 8]
+    assert np.flatnonzero(Hold(*chosen, rest=4).run(scores)).tolist() == [0, 1, 8]
 
 
+@settings(deadline=None)
 @given(
     SCORES,
     st.lists(st.integers(0, 80), max_size=4),
@@ -63,19 +65,19 @@ def test_an_endpoint_that_flaps_is_told_of_once() -> None:
 def test_pieces_and_a_restored_state_change_nothing(
     scores: list[float], cuts: list[int], k: int, more: int, m: int, rest: int
 ) -> None:
-    settings = (2.0, 3.0, k, k + more, 1.0, m, rest)
-    whole = Hold(*settings).run(scores).tolist()
+    chosen = (2.0, 3.0, k, k + more, 1.0, m, rest)
+    whole = Hold(*chosen).run(scores).tolist()
     state: dict[str, object] = {}
     pieces: list[bool] = []
     for number, piece in enumerate(np.split(np.asarray(scores), sorted(cuts))):
-        hold = Hold(*settings)
+        hold = Hold(*chosen)
         hold.restore(json.loads(json.dumps(state)))
         pieces += [hold.step(score) for score in piece] if number % 2 else hold.run(piece).tolist()
         state = hold.state()
     assert pieces == whole
 
 
-@pytest.mark.parametrize("settings", [(1, 3, 1, 1, 2, 1), (3, 1, 1, 1, 0, 1), (2, 3, 3, 2, 1, 1), (2, 3, 1, 2, 1, 0)])
-def test_settings_out_of_order_are_refused(settings: tuple[float, float, int, int, float, int]) -> None:
+@pytest.mark.parametrize("chosen", [(1, 3, 1, 1, 2, 1), (3, 1, 1, 1, 0, 1), (2, 3, 3, 2, 1, 1), (2, 3, 1, 2, 1, 0)])
+def test_settings_out_of_order_are_refused(chosen: tuple[float, float, int, int, float, int]) -> None:
     with pytest.raises(UsageError, match="they must be"):
-        Hold(*settings)
+        Hold(*chosen)

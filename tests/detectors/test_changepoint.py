@@ -53,6 +53,7 @@ def test_many_rows_lose_no_digit() -> None:
     assert np.allclose(in_pieces(detector, frame, [1_000, 29_000]), detector.score(frame), rtol=1e-9, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float64, st.tuples(st.integers(12, 60), st.integers(1, 3)), elements=st.floats(-5, 5)), st.integers(2, 11)
 )
@@ -75,12 +76,14 @@ def test_sums_of_one_row_go_both_ways() -> None:
     assert loss_sum(0b1000, 3.0, -1.0) == 0.0
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, (3, 9, 2), elements=st.floats(-5, 5) | st.just(np.nan)))
 def test_medians_leave_out_what_is_missing(blocks: np.ndarray) -> None:
     expected = pd.DataFrame(blocks.transpose(0, 2, 1).reshape(6, 9)).median(axis=1).to_numpy().reshape(3, 2)
     assert np.allclose(column_medians(blocks), expected, equal_nan=True)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-5, 5), max_size=6),
     arrays(np.float64, st.integers(0, 9), elements=st.floats(-5, 5)),

@@ -33,8 +33,8 @@ class HoldSettings(Settings):
 class SearchSettings(Settings):
     """The search for weights and thresholds: random rules, then small steps from the best of them."""
 
-    candidates: int = Field(default=1200, ge=0, description="random rules that are tried")
-    steps: int = Field(default=240, ge=0, description="small changes of the best rule that are tried")
+    candidates: int = Field(default=1500, ge=0, description="random rules that are tried")
+    steps: int = Field(default=400, ge=0, description="small changes of the best rule that are tried")
     precision: float = Field(default=0.97, gt=0, le=1, description="event precision that a rule must have, if any has")
     point_fpr: float = Field(default=0.04, gt=0, le=1, description="share of normal rows in alarm that a rule may have")
     pull: float = Field(default=0.05, ge=0, description="F1 that weights wholly on one member must bring to be chosen")

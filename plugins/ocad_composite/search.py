@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 _FINALISTS = 12
 """The random rules that are judged a second time, with their neighbours."""
+_POOL = 4
+"""The rules that are changed step by step, each by itself."""
 _LEVELS = (0.9, 1.0, 1.1)
 _CAPS = (3.0, 4.0, 6.0, 8.0, 12.0)
 _WINDOWS = (1, 3, 5, 8, 12, 20)
 _PATIENCE = (2, 3, 5, 8, 12, 20)
+_HIGHEST = 20.0
+"""A level above it is never reached."""
 
 Merit = tuple[float, float, float]
 Judge = Callable[[AlarmRule], Merit]
@@ -115,15 +120,16 @@ def _refine(
     generator: np.random.Generator,
     advance: Callable[[], None],
 ) -> AlarmRule:
-    """The best of `rules` after small changes that each made it better."""
-    best, height = max(((rule, judge(rule)) for rule in rules), key=lambda item: item[1])
-    for _ in range(settings.steps):
-        changed = _changed(generator, best)
+    """The best that small changes make of the best few of `rules`, each of which goes its own way uphill."""
+    pool = sorted(((judge(rule), rule) for rule in rules), key=itemgetter(0), reverse=True)[:_POOL]
+    for step in range(settings.steps):
+        place = step % len(pool)
+        changed = _changed(generator, pool[place][1])
         reached = judge(changed)
-        if reached > height:
-            best, height = changed, reached
+        if reached >= pool[place][0]:  # as good counts: it walks over flat ground
+            pool[place] = reached, changed
         advance()
-    return best
+    return max(pool, key=itemgetter(0))[1]
 
 
 def _random(generator: np.random.Generator, size: int, rest: int) -> AlarmRule:
@@ -186,7 +192,7 @@ def _made(**values: Any) -> AlarmRule:
     weights = weights.round(3)
     weights[weights.argmax()] += 1 - weights.sum()
     lists = {name: [round(value, 2) for value in values[name]] for name in ("caps", "thresholds")}
-    levels = {name: round(values[name], 3) for name in ("on", "instant", "off")}
+    levels = {name: round(min(values[name], _HIGHEST), 3) for name in ("on", "instant", "off")}
     return AlarmRule.from_json(values | lists | levels | {"weights": weights.round(3).tolist()})
 
 

@@ -177,6 +177,18 @@ def test_rows_of_the_hold_downs_patience_do_not_change_the_kind() -> None:
     assert (incident.kind, incident.rows) == ("spike", 11)
 
 
+@pytest.mark.parametrize(("kind", "rows"), [("spike", 2), ("shift", 30), ("drift", 40), ("loss", 20)])
+def test_detectors_that_stay_surprised_do_not_change_the_kind(kind: str, rows: int) -> None:
+    tracker = new_tracker()
+    values = np.column_stack([noise(400, 1), noise(400, 2)])
+    hit = slice(200, 200 + rows)
+    values[hit] += np.linspace(20, 120, rows)[:, None] if kind == "drift" else {"loss": np.nan}.get(kind, 80.0)
+    alarms = np.zeros(400, dtype=bool)
+    alarms[200 : 200 + rows + 60] = True
+    [incident] = tracker.run("x", START + np.arange(400), values, np.ones(400), alarms, alarms, np.ones((400, 2)))
+    assert (incident.kind, incident.rows) == (kind, rows + 60)
+
+
 def test_endpoints_are_apart() -> None:
     tracker = new_tracker()
     first = tracker.observe("x", START, [1.0, 1.0], 5.0, alarm=True, hot=True, surprises=[5.0, 5.0])

@@ -23,6 +23,8 @@ _MOST_LOST = 0.5
 _SPREAD_GROWN = 2.0
 _TREND = 0.5
 """Share of the variance that a straight line explains, from which a slope dominates."""
+_RARE = 0.15
+"""Share of rows out of the normal range below which an incident is over, whatever detectors remember."""
 _TO_SIGMA = 1.4826
 """A median absolute deviation times this is a normal distribution's standard deviation."""
 _FLOOR = 0.01
@@ -75,11 +77,9 @@ def contrast(before: Floats, during: Floats, unit: str = "") -> Contrast:
     """The rows `during` `(r,)` against those `before` `(b,)`; NaN is a lost row, in the unit `share` the value itself is loss."""
     known, seen = before[np.isfinite(before)], during[np.isfinite(during)]
     lost, lost_before = _lost(during, seen, unit), _lost(before, known, unit)
-    reference = known if len(known) else seen
-    normal = float(np.median(reference)) if len(reference) else 0.0
+    normal, sigma = _reference(before, during)
     value = float(np.median(seen)) if len(seen) else normal
     peak = float(seen[np.argmax(np.abs(seen - normal))]) if len(seen) else normal
-    sigma = _robust_sigma(known, normal) or _FLOOR * max(abs(normal), abs(peak)) or 1.0
     rise, trend = _line(seen)
     chance = max(lost_before * (1 - lost_before), 1 / (len(before) + 1))
     return Contrast(
@@ -95,6 +95,19 @@ def contrast(before: Floats, during: Floats, unit: str = "") -> Contrast:
         lost_sigmas=(lost - lost_before) / float(np.sqrt(chance)),
         counts_loss=unit == SHARE,
     )
+
+
+def telling_rows(before: Floats, during: Floats) -> int:
+    """How many of the rows `during` `(r, m)` count: up to where rows with a metric out of its normal range get rare.
+
+    Detectors remember: some are still surprised when a link has long been normal again. At least one row counts.
+    """
+    out = np.isnan(during)
+    for column in range(during.shape[1]):
+        normal, sigma = _reference(before[:, column], during[:, column])
+        out[:, column] |= np.abs(during[:, column] - normal) > INVOLVED * sigma
+    excess = np.cumsum(out.any(axis=1) - _RARE)
+    return int(excess.argmax()) + 1 if excess.max() > 0 else len(during)
 
 
 def likeliest_kind(contrasts: Mapping[str, Contrast], rows: int) -> Kind:
@@ -140,6 +153,15 @@ def _lost_dominates(contrasts: Mapping[str, Contrast]) -> bool:
         return True
     others = max((found.distance for found in contrasts.values() if not found.counts_loss), default=0.0)
     return worst.lost_sigmas >= INVOLVED and worst.lost_sigmas > others
+
+
+def _reference(before: Floats, during: Floats) -> tuple[float, float]:
+    """Normal level and robust sigma, which is above 0, of the rows before; of those during where there are none."""
+    known, seen = before[np.isfinite(before)], during[np.isfinite(during)]
+    reference = known if len(known) else seen
+    normal = float(np.median(reference)) if len(reference) else 0.0
+    largest = float(np.abs(seen).max()) if len(seen) else 0.0
+    return normal, _robust_sigma(known, normal) or _FLOOR * max(abs(normal), largest) or 1.0
 
 
 def _lost(rows: Floats, finite: Floats, unit: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.incidents import Incident
-from ocad.detection.kinds import contrast, deviations_of, likeliest_kind
+from ocad.detection.kinds import contrast, deviations_of, likeliest_kind, telling_rows
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -121,11 +121,12 @@ class IncidentTracker:
 
     def _told(self, endpoint: str, current: _Open, end_us: int | None = None) -> Incident:
         before, during = self._before(endpoint).rows(), current.evidence()
+        during = during[: telling_rows(before, during)]
         contrasts = {
             metric: contrast(before[:, column], during[:, column], self.units.get(metric, ""))
             for column, metric in enumerate(self.metrics)
         }
-        kind = likeliest_kind(contrasts, current.hot_rows)
+        kind = likeliest_kind(contrasts, len(during))
         deviations = deviations_of(contrasts, kind, self.units)
         return Incident(
             id=fingerprint(endpoint, current.start_us),

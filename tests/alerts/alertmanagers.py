@@ -52,8 +52,9 @@ def _program(folder: Path) -> tuple[str, Path | None]:
     for name in ("prometheus-alertmanager", "alertmanager"):
         if found := shutil.which(name):
             return found, None
-    for command in (["apt-get", "download", "-q", "prometheus-alertmanager"], ["sh", "-c", "dpkg-deb -x *.deb ."]):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    fetch = "apt-get download -q prometheus-alertmanager"
+    for line in (f"{fetch} || {{ apt-get update -q && {fetch}; }}", "dpkg-deb -x *.deb ."):
+        done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, f"Alertmanager is not installed and cannot be fetched: {done.stderr[-300:]}"
     return str(folder / "usr" / "bin" / "prometheus-alertmanager"), folder / "usr" / "share"
 

@@ -263,13 +263,13 @@ def test_memory_does_not_grow_with_the_queue(folder: Path) -> None:
     detect(manager, 50)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    detect(manager, 250)
+    detect(manager, 150)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     manager.close()
-    assert [state["state"] for state in deliveries(folder, "webhook")] == ["waiting"] * 500
-    assert grown < 100_000, "the 400 notifications that came to wait have more than 400,000 bytes"
+    assert [state["state"] for state in deliveries(folder, "webhook")] == ["waiting"] * 300
+    assert grown < 100_000, "the 200 notifications that came to wait have more than 200,000 bytes"
 
 
 def test_headers_keep_what_is_not_in_the_environment() -> None:

@@ -162,7 +162,7 @@ class Courier:
 
     def _try_again_later(self, episodes: Episodes, notice: Notice | None, error: Exception) -> float:
         """Notes the failure; returns how long to wait. What is refused time and again is set aside, so that the rest goes on."""
-        cause, name = getattr(error, "message", str(error)), self._sink.name
+        cause, name = _cause(error), self._sink.name
         if notice is None or notice.key == self._sent:
             return self._failed(error)
         self._refusals += isinstance(error, DeliveryError) and error.refused
@@ -178,8 +178,7 @@ class Courier:
     def _failed(self, error: Exception) -> float:
         """Tells of the first failure of a row; returns how long to wait."""
         if self._backoff.failures == 0:
-            cause = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
-            self._warn(f"cannot deliver alerts to `{self._sink.name}`: {cause}; they are kept and tried again")
+            self._warn(f"cannot deliver alerts to `{self._sink.name}`: {_cause(error)}; they are kept and tried again")
         return self._backoff.next_s()
 
     def _rest(self, seconds: float, *, idle: bool) -> bool:
@@ -194,3 +193,10 @@ class Courier:
         else:
             self._stopping.wait(seconds)
         return False
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, OcadError):
+        return error.message
+    reason = getattr(error, "strerror", None)
+    return str(reason).lower() if reason else f"{type(error).__name__}: {error}"

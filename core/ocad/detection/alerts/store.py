@@ -38,6 +38,7 @@ CREATE INDEX incidents_due ON incidents (due_us) WHERE due_us IS NOT NULL;
 CREATE INDEX alerts_active ON alerts (fingerprint) WHERE state != 'resolved';
 CREATE INDEX alerts_of_group ON alerts (group_id);
 CREATE INDEX incidents_of_alert ON incidents (alert_id);
+CREATE INDEX groups_waiting ON groups (key) WHERE state = 'waiting';
 CREATE INDEX deliveries_waiting ON deliveries (sink, seq) WHERE state = 'waiting';
 CREATE INDEX deliveries_of_notification ON deliveries (seq);
 """
@@ -112,7 +113,8 @@ Row = TypeVar("Row", Group, Alert, Seen)
 class AlertStore:
     """One connection to `alerts.db` in `folder`, made with it unless `create` is false; for one thread.
 
-    It waits `patience_s` (real seconds) for other writers. Raises `StoreError` when there is none, when it is not ours, newer than this program, or cannot be written.
+    It waits `patience_s` (real seconds) for other writers. Raises `StoreError` when there is none, when it is not ours,
+    newer than this program, or cannot be written.
     """
 
     def __init__(self, folder: str | Path, *, create: bool = True, patience_s: float = 5) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocad.detection.incidents import Deviation, Incident, iso_time, time_us
-from ocad.detection.kinds import contrast, deviations_of, likeliest_kind
+from ocad.detection.kinds import Baseline, Contrast, contrast, deviations_of, likeliest_kind
 from ocad.detection.tracker import BEFORE_ROWS, GUARD_ROWS, MOST_ROWS, IncidentTracker, fingerprint
 
 Floats = NDArray[np.float64]
@@ -20,6 +20,10 @@ START = 1_700_000_000_000_000
 
 def noise(rows: int, seed: int) -> Floats:
     return np.random.default_rng(seed).normal(LEVEL, SIGMA, rows)
+
+
+def contrasted(before: Floats, during: Floats, unit: str = "") -> Contrast:
+    return contrast(Baseline.of(before, unit), during, unit)
 
 
 def lossy(rows: Floats, share: float) -> Floats:
@@ -52,7 +56,7 @@ SHAPES: dict[str, tuple[str, Callable[[Floats], Floats], int]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kind_of_made_series(shape: str, seed: int) -> None:
     kind, change, rows = SHAPES[shape]
-    found = {"udp_echo": contrast(noise(256, seed), change(noise(rows, seed + 100)), "µs")}
+    found = {"udp_echo": contrasted(noise(256, seed), change(noise(rows, seed + 100)), "µs")}
     assert likeliest_kind(found, rows) == kind
 
 
@@ -62,8 +66,8 @@ def test_kind_of_made_series(shape: str, seed: int) -> None:
 )
 def test_missed_continuity_checks_are_loss_unless_delay_dominates(ccm: float, delay: float, kind: str) -> None:
     found = {
-        "udp_echo": contrast(noise(256, 1), noise(60, 2) + delay, "µs"),
-        "ccm": contrast(np.zeros(256), np.full(60, ccm), "share"),
+        "udp_echo": contrasted(noise(256, 1), noise(60, 2) + delay, "µs"),
+        "ccm": contrasted(np.zeros(256), np.full(60, ccm), "share"),
     }
     assert likeliest_kind(found, 60) == kind
 
@@ -72,7 +76,7 @@ def test_deviations_say_how_far_in_the_metrics_own_unit() -> None:
     before, units = noise(256, 1), {"udp_echo": "µs", "ccm": "share", "lbm": "µs"}
     during = {"udp_echo": noise(60, 2) + 50, "ccm": np.full(60, 0.0), "lbm": noise(60, 3) + 100}
     baseline = {"udp_echo": before, "ccm": np.zeros(256), "lbm": before}
-    found = {metric: contrast(baseline[metric], rows, units[metric]) for metric, rows in during.items()}
+    found = {metric: contrasted(baseline[metric], rows, units[metric]) for metric, rows in during.items()}
     deviations = deviations_of(found, "shift", units)
     assert list(deviations) == ["lbm", "udp_echo"]
     echo = deviations["udp_echo"]
@@ -84,13 +88,13 @@ def test_deviations_say_how_far_in_the_metrics_own_unit() -> None:
 
 def test_deviations_follow_the_kind() -> None:
     before = noise(256, 1)
-    spike = {"udp_echo": contrast(before, np.array([405.0, 300.0]), "µs")}
+    spike = {"udp_echo": contrasted(before, np.array([405.0, 300.0]), "µs")}
     assert deviations_of(spike, "spike", {"udp_echo": "µs"})["udp_echo"].value == 300.0
-    wide = {"udp_echo": contrast(before, LEVEL + 6 * (noise(200, 2) - LEVEL), "µs")}
+    wide = {"udp_echo": contrasted(before, LEVEL + 6 * (noise(200, 2) - LEVEL), "µs")}
     jitter = deviations_of(wide, "jitter", {"udp_echo": "µs"})["udp_echo"]
     assert jitter.value == pytest.approx(6 * SIGMA, rel=0.2)
     assert jitter.normal == pytest.approx(SIGMA, rel=0.2)
-    lost = {"udp_echo": contrast(before, np.full(9, np.nan), "µs")}
+    lost = {"udp_echo": contrasted(before, np.full(9, np.nan), "µs")}
     silence = deviations_of(lost, "loss", {"udp_echo": "µs"})["udp_echo"]
     assert silence == Deviation(1.0, 0.0, "share", silence.sigmas)
     assert silence.sigmas == pytest.approx(np.sqrt(257))
@@ -99,7 +103,7 @@ def test_deviations_follow_the_kind() -> None:
 @pytest.mark.parametrize("before", [np.empty(0), np.full(4, np.nan), np.full(200, 7.0), np.zeros(50)])
 @pytest.mark.parametrize("during", [np.array([7.0]), np.array([np.nan]), np.full(30, 9.0)])
 def test_numbers_are_finite_whatever_comes_before(before: Floats, during: Floats) -> None:
-    found = {"m": contrast(before, during)}
+    found = {"m": contrasted(before, during)}
     deviation = deviations_of(found, likeliest_kind(found, len(during)), {})["m"]
     assert np.isfinite([deviation.value, deviation.normal, deviation.sigmas]).all()
 

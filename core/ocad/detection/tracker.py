@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.incidents import Incident
-from ocad.detection.kinds import contrast, deviations_of, likeliest_kind, telling_rows
+from ocad.detection.kinds import Baseline, contrast, deviations_of, likeliest_kind, telling_rows
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -120,10 +120,12 @@ class IncidentTracker:
         return self._told(endpoint, current, current.last_us)
 
     def _told(self, endpoint: str, current: _Open, end_us: int | None = None) -> Incident:
-        before, during = self._before(endpoint).rows(), current.evidence()
-        during = during[: telling_rows(before, during)]
+        if current.before is None:
+            current.before = self._baselines(endpoint)
+        during = current.evidence()
+        during = during[: telling_rows(current.before, during)]
         contrasts = {
-            metric: contrast(before[:, column], during[:, column], self.units.get(metric, ""))
+            metric: contrast(current.before[column], during[:, column], self.units.get(metric, ""))
             for column, metric in enumerate(self.metrics)
         }
         kind = likeliest_kind(contrasts, len(during))
@@ -140,6 +142,11 @@ class IncidentTracker:
             deviations=deviations,
             rows=current.count,
         )
+
+    def _baselines(self, endpoint: str) -> list[Baseline]:
+        """What is normal for each metric; it stays so while an incident is open, as only quiet rows are kept."""
+        rows = self._before(endpoint).rows()
+        return [Baseline.of(rows[:, column], self.units.get(metric, "")) for column, metric in enumerate(self.metrics)]
 
     def _agreed(self, surprises: Sequence[float]) -> dict[str, float]:
         """The members that reached their threshold, else the most surprised one; the highest first."""
@@ -200,6 +207,8 @@ class _Open:
         self.surprises = [-math.inf] * members
         self.count = self.hot_rows = 0
         """All rows so far, and those up to the last hot one."""
+        self.before: Sequence[Baseline] | None = None
+        """What was normal before, once it was asked for; not part of the state, as the quiet rows say it again."""
         self._rows: list[list[float]] = []
         self._stride = 1
 

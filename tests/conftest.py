@@ -9,6 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ocad", deadline=None)  # the machine may be busy
+settings.load_profile("ocad")
 
 ROOT = Path(__file__).resolve().parent.parent
 

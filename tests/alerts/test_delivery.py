@@ -79,9 +79,9 @@ def test_a_receiver_that_is_down_gets_all_when_it_is_back(folder: Path) -> None:
         manager.close()
     assert receiver.keys == list(dict.fromkeys(receiver.keys))
     assert len(receiver.keys) == 20
-    assert warnings[0] == (
-        f"cannot deliver alerts to `webhook`: `{receiver.url}` is not reached (connection refused); they are kept and tried again"
-    )
+    server = f"http://127.0.0.1:{receiver.port}"
+    reason = f"`{server}` is not reached (connection refused)"
+    assert warnings[0] == f"cannot deliver alerts to `webhook`: {reason}; they are kept and tried again"
     assert warnings[1].startswith("alerts reach `webhook` again after ")
     assert len(warnings) == 2, "one line when it fails and one when it works again"
 
@@ -119,7 +119,7 @@ def test_what_is_refused_is_set_aside_and_tried_at_the_next_start(folder: Path, 
             detect(manager, 2)
         refused, *others = deliveries(folder, "webhook")
         assert (refused["state"], refused["attempts"]) == ("refused", 5)
-        assert refused["cause"] == f"`{receiver.url}` answered {status}"
+        assert refused["cause"] == f"`http://127.0.0.1:{receiver.port}` answered {status}"
         assert [state["state"] for state in others] == ["delivered"] * 3
         assert f"`webhook` refuses the notification `{receiver.keys[0]}`" in warnings[-2]
         assert "it is set aside until the next start" in warnings[-2]
@@ -270,6 +270,17 @@ def test_memory_does_not_grow_with_the_queue(folder: Path) -> None:
     manager.close()
     assert [state["state"] for state in deliveries(folder, "webhook")] == ["waiting"] * 300
     assert grown < 100_000, "the 200 notifications that came to wait have more than 200,000 bytes"
+
+
+def test_no_secret_of_the_address_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCAD_TEST_TOKEN", "secret")
+    warnings: list[str] = []
+    with receiving(Receiver(answer=lambda number: 404)) as receiver:
+        url = receiver.url.replace("hook", "${OCAD_TEST_TOKEN}")
+        with manager_of(folder, url, warnings) as manager:
+            detect(manager, 1)
+    assert receiver.requests[0][0] == "/secret"
+    assert "secret" not in " ".join([*warnings, *(state["cause"] for state in deliveries(folder, "webhook"))])
 
 
 def test_headers_keep_what_is_not_in_the_environment() -> None:

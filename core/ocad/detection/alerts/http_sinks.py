@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ocad.detection.alerts.notices import Notice, dump
@@ -14,6 +15,7 @@ from ocad.detection.alerts.settings import AlertmanagerSettings, WebhookSettings
 from ocad.detection.alerts.sinks import DeliveryError
 from ocad.detection.incidents import iso_time
 
+_ALERTS = "/api/v2/alerts"
 _TRY_AGAIN = {408, 425, 429}
 
 
@@ -36,7 +38,7 @@ class WebhookSink:
 
     def deliver(self, notice: Notice) -> None:
         """Returns after a 2xx answer."""
-        post(self._settings, self._settings.url, notice.body, notice.key)
+        post(self._settings, "", notice.body, notice.key)
 
     def refresh(self, alerts: Sequence[Mapping[str, Any]]) -> None:
         """What was answered needs no repetition."""
@@ -54,17 +56,16 @@ class AlertmanagerSink:
 
     def __init__(self, settings: AlertmanagerSettings) -> None:
         self._settings = settings
-        self._url = settings.url.rstrip("/") + "/api/v2/alerts"
         self.resend_s: float | None = settings.resend_s
 
     def deliver(self, notice: Notice) -> None:
         """Posts what the notification says of each alert."""
-        post(self._settings, self._url, self._form(notice.body["alerts"], notice.body["at"]), notice.key)
+        post(self._settings, _ALERTS, self._form(notice.body["alerts"], notice.body["at"]), notice.key)
 
     def refresh(self, alerts: Sequence[Mapping[str, Any]]) -> None:
         """Posts the alerts that fire again, so that they outlive the `resolve_timeout`."""
         if alerts:
-            post(self._settings, self._url, self._form(alerts, ""))
+            post(self._settings, _ALERTS, self._form(alerts, ""))
 
     def _form(self, alerts: Sequence[Mapping[str, Any]], at: str) -> list[dict[str, Any]]:
         now = iso_time(int(datetime.now(UTC).timestamp() * 1_000_000))
@@ -91,11 +92,17 @@ class AlertmanagerSink:
         return entry
 
 
-def post(settings: WebhookSettings, url: str, body: object, key: str = "") -> None:
-    """A POST of `body` as JSON; raises `DeliveryError` unless the answer is 2xx: `refused` when asking again is of no use."""
+def post(settings: WebhookSettings, path: str, body: object, key: str = "") -> None:
+    """A POST of `body` as JSON to `path` below the address.
+
+    Raises `DeliveryError` unless the answer is 2xx, a `refused` one when asking again is of no use.
+    """
     headers = {"Content-Type": "application/json", "User-Agent": "ocad", **settings.resolved_headers()}
     headers |= {"Idempotency-Key": key} if key else {}
-    request = Request(url, data=dump(body).encode(), headers=headers, method="POST")
+    url = settings.resolved_url()
+    parts = urlsplit(url)
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # all of an address that a log may show
+    request = Request(url.rstrip("/") + path if path else url, data=dump(body).encode(), headers=headers, method="POST")
     try:
         with build_opener(_NoRedirect).open(request, timeout=settings.timeout_s) as answer:
             answer.read(_READ)
@@ -103,11 +110,11 @@ def post(settings: WebhookSettings, url: str, body: object, key: str = "") -> No
         with error:
             said = " ".join(error.read(_READ).decode(errors="replace").split())
         refused = error.code < 500 and error.code not in _TRY_AGAIN
-        raise DeliveryError(f"`{url}` answered {error.code} {said[:200]}".rstrip(), refused=refused) from None
+        raise DeliveryError(f"`{server}` answered {error.code} {said[:200]}".rstrip(), refused=refused) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         cause = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise DeliveryError(f"`{url}` is not reached ({str(cause).lower()})") from None
+        raise DeliveryError(f"`{server}` is not reached ({str(cause).lower()})") from None
 
 
 _READ = 65536

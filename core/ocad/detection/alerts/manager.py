@@ -106,7 +106,9 @@ class AlertManager:
         if not self._is_news(incident):
             return
         if incident.id not in self._waiting and len(self._waiting) >= self._config.memory_incidents:
-            del self._waiting[next(iter(self._waiting))]
+            lost = next(iter(self._waiting))
+            del self._waiting[lost]
+            self._stored.pop(lost, None)  # if it was its end, the alert is closed as one that is left behind
             self.dropped += 1
         self._waiting[incident.id] = incident
         self._work()

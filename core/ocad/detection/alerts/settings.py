@@ -53,14 +53,18 @@ class JsonlSettings(Settings):
 
 
 class WebhookSettings(Settings):
-    """A JSON POST for each notification; `${NAME}` in a header's value is taken from the environment."""
+    """A JSON POST for each notification; `${NAME}` in the address or a header is taken from the environment."""
 
     url: Url
     headers: dict[str, str] = Field(default={})
     timeout_s: PositiveSeconds = 10
 
+    def resolved_url(self) -> str:
+        """The address with variables of the environment filled in, so that no secret stands in the file."""
+        return os.path.expandvars(self.url)
+
     def resolved_headers(self) -> dict[str, str]:
-        """The headers with variables of the environment filled in, so that no secret stands in the file."""
+        """The headers, likewise."""
         return {name: os.path.expandvars(value) for name, value in self.headers.items()}
 
 

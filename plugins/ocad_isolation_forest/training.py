@@ -49,7 +49,7 @@ def learn(
         detector.fit(training.normal_rows(train))
         grown.append(detector)
     best = grown[0] if len(grown) == 1 else max(grown, key=lambda detector: _precision(detector, validation))
-    best.calibrate(training.normal_rows(validation))
+    best.calibrate(training.normal_rows(validation), config.pooled)
     return best
 
 

@@ -148,7 +148,7 @@ def test_auto_takes_the_contamination_that_ranks_validation_best(bench: Bench) -
 def test_without_labels_the_default_contamination_stands(bench: Bench) -> None:
     path = bench.folder / "unlabelled.parquet"
     make_links(rows=900).drop(columns=["label", "kind"]).to_parquet(path, index=False)
-    overrides = ("metrics=[udp_echo,lbm]", "forest.n_estimators=10")
+    overrides = ("metrics=[udp_echo,lbm]", "forest.n_estimators=10", "pooled=true")
     request = TrainRequest(
         "isolation_forest", "lbm", data=str(path), overrides=overrides, runs=str(bench.folder / "runs"), name="two"
     )
@@ -156,6 +156,8 @@ def test_without_labels_the_default_contamination_stands(bench: Bench) -> None:
     assert isinstance(detector, IsolationForestDetector)
     assert detector.metrics == ("udp_echo", "lbm")
     assert detector.growth == Growth(10, 256, 0.1, 7)
+    assert detector.calibration is not None
+    assert not detector.calibration.endpoints
 
 
 def test_loading_and_scoring_need_no_scikit_learn(bench: Bench) -> None:

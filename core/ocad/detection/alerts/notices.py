@@ -100,8 +100,13 @@ def _others(body: Mapping[str, Any]) -> str:
 def _distance(found: Deviation) -> str:
     unit = _UNITS.get(found.unit, found.unit)
     factor = 100 if unit == "%" else 1
-    value, normal = (f"{number * factor:.4g}" for number in (found.value, found.normal))
+    value, normal = (_number(number * factor) for number in (found.value, found.normal))
     return f"{value} {unit} (normal {normal} {unit}, {found.sigmas:+.1f} sigmas)"
+
+
+def _number(value: float) -> str:
+    """Four digits that count, and never an exponent for what is large."""
+    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
 
 
 def _second(moment: str) -> str:

@@ -83,8 +83,7 @@ def _detect_file(
 
         write_report(findings, version, report)
     if manager is not None:
-        for incident in findings.detection.incidents:
-            manager.observe(incident)
+        manager.replay(findings.detection.incidents)
         if len(findings.frame):
             manager.tick(int(findings.frame["timestamp"].max().value // 1000))
     emit(findings.to_json(str(scores)), lambda: _text(findings, scores, report))
@@ -98,9 +97,9 @@ def _follow(version: Version, session: Session, server: str | None, manager: Ale
     follower = Follower(open_watch(version, session, server))
     for moment, result in follow(sys.stdin, follower, note):
         if manager is not None:
+            manager.tick(moment)
             if result.incident is not None:
                 manager.observe(result.incident)
-            manager.tick(moment)
         news = follower.news(result.incident) if result.incident else None
         if result.incident and news:
             if wants("--json"):

@@ -42,7 +42,7 @@ class TrainResult:
             "name": self.version.name,
             "version": self.version.version,
             "ref": self.version.ref,
-            "path": str(self.version.path),
+            "path": self.version.location,
             "run": str(self.run),
             "metrics": dict(manifest.metrics),
             "gates": [gate.model_dump() for gate in manifest.gates],

@@ -59,22 +59,14 @@ def verify_version(version: Version) -> Verdict:
     from ocad.export.parity import SAMPLES_FILE, load_samples, measure_parity
     from ocad.export.runtime import OnnxPredictor
 
+    version.verify()
     manifest = version.manifest
     parity = None
     if manifest.parity and manifest.signature:
-        samples, reference = load_samples(version.path / stored_name(version, SAMPLES_FILE))
+        samples, reference = load_samples(version.named(SAMPLES_FILE))
         predictor = OnnxPredictor(version.file("onnx"), manifest.signature)
         parity = measure_parity(predictor.predict, manifest.signature, samples, reference, manifest.parity.tolerance)
     return Verdict(version, parity, judge(manifest.gates, manifest.metrics))
-
-
-def stored_name(version: Version, name: str) -> str:
-    """The path of the file `name` in the version's folder, its digest verified."""
-    version.verify()
-    for file in version.manifest.files:
-        if Path(file.path).name == name:
-            return file.path
-    raise UsageError(f"`{version.ref}` has no file `{name}`", "it was registered without one")
 
 
 def evaluate_version(version: Version, session: Session, data: str | None, folder: Path | None) -> Evaluation:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ocad_registry.errors import Corrupt
+
+if TYPE_CHECKING:
+    from ocad_registry.storage import Payload
 
 CHUNK = 1024 * 1024
 _LENGTH = 64
@@ -41,3 +45,15 @@ def parse_digest_line(data: bytes, where: str) -> str:
     if data[_LENGTH:] != _TAIL or len(head.strip(b"0123456789abcdef")) != 0:
         raise Corrupt("metadata-digest", f"`metadata.sha256` of {where} is malformed")
     return head.decode("ascii")
+
+
+def check_file(measure: Callable[[], tuple[int, str]], expected: Payload, where: str) -> None:
+    """Raises `Corrupt` (`missing-file`, `size`, `digest`) unless `measure` finds the listed size and sha256."""
+    try:
+        size, sha256 = measure()
+    except FileNotFoundError:
+        raise Corrupt("missing-file", f"{where} is missing") from None
+    if size != expected.size:
+        raise Corrupt("size", f"{where} has {size} bytes, not {expected.size}")
+    if sha256 != expected.sha256:
+        raise Corrupt("digest", f"{where} is not what was published (sha256 differs)")

@@ -44,9 +44,26 @@ class ExpectationFailed(RegistryError):  # noqa: N818
 
 
 class StorageFailed(RegistryError):  # noqa: N818
-    """The file system refused: `disk-full`, `read-only`, `no-access`, or any other way (`storage`); exit code 1."""
+    """The file system or object store refused: `disk-full`, `read-only`, `no-access`, the codes of `RemoteError`, `cache`
+    (the read cache), or any other way (`storage`); exit code 1."""
 
     code = "storage"
+
+
+class RemoteError(OSError):
+    """An object store refused or could not be reached: what a `Storage` raises where a disk would raise an `OSError`.
+
+    `code`, `cause` and `hint` are those of the `StorageFailed` that callers of `Registry` see: `no-access`, `no-bucket`,
+    `throttled`, `clock-skew`, `unreachable`, `connection`, `wrong-region`, `storage`. Unless `certain`, what was asked for
+    may have been done all the same.
+    """
+
+    def __init__(self, code: str, cause: str, hint: str) -> None:
+        super().__init__(f"{cause}: {hint}")
+        self.code = code
+        self.cause = cause
+        self.hint = hint
+        self.certain = True
 
 
 class Invalid(RegistryError):  # noqa: N818

@@ -9,15 +9,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from ocad_registry.digests import digest_stream
+from ocad_registry.digests import check_file, digest_stream
 from ocad_registry.errors import Corrupt
-from ocad_registry.storage import Kind, Stamp, Stored
+from ocad_registry.storage import Kind, Payload, Stamp, Stored, Waste, duration
 
 STAGING = ".staging"
 FILE_MODE = 0o444
@@ -33,6 +35,7 @@ class LocalStorage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.fspath(root)
+        self._sound: dict[str, Stamp] = {}
         self._base = os.path.abspath(self._root)  # noqa: PTH100 - must not resolve links, and stays a plain string
 
     @property
@@ -105,9 +108,41 @@ class LocalStorage:
         finally:
             os.close(descriptor)
 
+    def age(self, path: str) -> float:
+        """Seconds since the youngest mtime at or below `path`."""
+        place = self._place(path)
+        written = [
+            place,
+            *(f"{parent}/{name}" for parent, folders, files in os.walk(place) for name in folders + files),
+        ]
+        moments = []
+        for one in written:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                moments.append(os.lstat(one).st_mtime)
+        return max(0.0, time.time() - max(moments)) if moments else 0.0
+
+    def location(self, path: str) -> str:
+        """The place on disk."""
+        return self._place(path)
+
     def local(self, path: str) -> Path:
         """The file itself."""
         return Path(self._place(path))
+
+    def fetch(self, owner: str, path: str, payload: Payload, where: str) -> Path:
+        """The file itself; verified again only when it is not the file last seen."""
+        stamp = self.stamp(path)
+        if stamp is None or self._sound.get(path) != stamp:
+            self.check(path, payload, where)
+        return self.local(path)
+
+    def check(self, path: str, payload: Payload, where: str) -> None:
+        """Reads the whole file."""
+        stamp = self.stamp(path)
+        self._sound.pop(path, None)
+        check_file(lambda: self.digest(path), payload, where)
+        if stamp is not None:
+            self._sound[path] = stamp
 
     def create(self, path: str, data: bytes) -> None:
         """Writes a temporary file and links it: a link never replaces, and the content is whole when the name appears."""
@@ -122,9 +157,61 @@ class LocalStorage:
         finally:
             staging.discard()
 
+    def remove(self, path: str) -> None:
+        """Removes a file, or a folder with all below it; `metadata.json` first, then the rest."""
+        place = self._place(path)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(os.lstat(place).st_mode):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{place}/metadata.json")  # noqa: PTH108
+                shutil.rmtree(place)
+            else:
+                os.unlink(place)  # noqa: PTH108
+            sync_folder(os.path.dirname(place))  # noqa: PTH120
+
     def stage(self) -> LocalStaging:
         """A new folder under `.staging`."""
         return LocalStaging(self)
+
+    def receive(self, folder: str, sha256: str) -> LocalStaging:
+        """A folder under `.staging` that is named by the digest, so that a copy which was killed is taken up again."""
+        return LocalStaging(self, sha256[:32])
+
+    def abandoned(self) -> Iterator[Waste]:
+        """What lies under `.staging` and has no writer."""
+        for name in sorted(self.names(STAGING)):
+            path = f"{STAGING}/{name}"
+            if self.kind(path) == "folder":
+                lock = lock_folder(self._place(path))
+                if lock is None:
+                    continue
+                os.close(lock)
+            age = self.age(path)
+            yield Waste(path, "staging", age, True, f"its writer was killed {duration(age)} ago")
+
+    def size(self, path: str) -> int:
+        """Bytes of all files at or below `path`."""
+        place = self._place(path)
+        files = [place, *(f"{parent}/{name}" for parent, _, files in os.walk(place) for name in files)]
+        total = 0
+        for file in files:
+            with suppress(FileNotFoundError):
+                found = os.lstat(file)
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return total
+
+    def discard(self, path: str) -> bool:
+        """Removes what nobody sees, out of sight first and at once; False when a writer holds it, or it is gone."""
+        place = self._place(path)
+        if path.partition("/")[0] != STAGING:
+            hidden = f"{self.make_folder(STAGING)}/{uuid4().hex}"
+            try:
+                os.rename(place, hidden)  # noqa: PTH104
+            except FileNotFoundError:
+                return False
+            sync_folder(os.path.dirname(place))  # noqa: PTH120
+            place = hidden
+        return _remove_hidden(place)
 
     def make_folder(self, folder: str) -> str:
         """Makes `folder` and what is missing above it, durable; its place."""
@@ -172,13 +259,9 @@ class LocalStorage:
 class LocalStaging:
     """`.staging/<uuid>`, locked (flock) for as long as its writer lives, so that gc can tell dead work from running work."""
 
-    def __init__(self, storage: LocalStorage) -> None:
+    def __init__(self, storage: LocalStorage, name: str = "") -> None:
         self._storage = storage
-        self.folder = f"{storage.make_folder(STAGING)}/{uuid4().hex}"
-        os.mkdir(self.folder)  # noqa: PTH102
-        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fchmod(self._lock, FOLDER_MODE)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.folder, self._lock = _claim(storage.make_folder(STAGING), name)
         self._files: dict[str, int] = {}
 
     def add(self, source: Path, name: str) -> Stored:
@@ -205,12 +288,14 @@ class LocalStaging:
         _write_all(self._begin(name), memoryview(data))
 
     def sync(self) -> None:
-        """Every file, then the folder; files stay open until then, so that a failed write-back is reported here."""
+        """Every file, then the folders; files stay open until then, so that a failed write-back is reported here."""
         for name, descriptor in self._files.items():
             if descriptor != _SYNCED:
                 os.fsync(descriptor)
                 os.close(descriptor)
                 self._files[name] = _SYNCED
+        for folder in sorted({parent for name in self._files for parent in _parents(name)}, reverse=True):
+            sync_folder(f"{self.folder}/{folder}")
         os.fsync(self._lock)
 
     def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
@@ -237,12 +322,19 @@ class LocalStaging:
                 os.close(descriptor)
             with suppress(OSError):
                 os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
+        for folder in sorted({parent for name in self._files for parent in _parents(name)}, reverse=True):
+            with suppress(OSError):
+                os.rmdir(f"{self.folder}/{folder}")  # noqa: PTH106
         with suppress(OSError):
             os.rmdir(self.folder)  # noqa: PTH106
         os.close(self._lock)
         self._lock = -1
 
     def _begin(self, name: str) -> int:
+        for folder in _parents(name):
+            with suppress(FileExistsError):
+                os.mkdir(f"{self.folder}/{folder}")  # noqa: PTH102
+                os.chmod(f"{self.folder}/{folder}", FOLDER_MODE)  # noqa: PTH101 - whatever the umask
         descriptor = os.open(f"{self.folder}/{name}", _WRITE, FILE_MODE)
         self._files[name] = descriptor
         os.fchmod(descriptor, FILE_MODE)
@@ -256,6 +348,54 @@ def sync_folder(place: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_folder(place: str) -> int | None:
+    """A descriptor of the folder `place` that holds its exclusive flock; None when another has it, or it is gone."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # whoever collects garbage may have removed it between the two
+        if os.path.samestat(os.fstat(descriptor), os.lstat(place)):
+            return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _claim(staging: str, name: str) -> tuple[str, int]:
+    """A folder in `staging` that nobody else works in, and its lock: `name` if that is free, else a new one."""
+    while True:
+        folder = f"{staging}/{name or uuid4().hex}"
+        with suppress(FileExistsError):
+            os.mkdir(folder)  # noqa: PTH102
+        lock = lock_folder(folder)
+        if lock is not None:
+            os.fchmod(lock, FOLDER_MODE)
+            return folder, lock
+        name = ""
+
+
+def _remove_hidden(place: str) -> bool:
+    if not stat.S_ISDIR(os.lstat(place).st_mode):
+        os.unlink(place)  # noqa: PTH108
+        return True
+    lock = lock_folder(place)
+    if lock is None:
+        return False
+    try:
+        shutil.rmtree(place)
+    finally:
+        os.close(lock)
+    return True
+
+
+def _parents(name: str) -> list[str]:
+    """The folders on the way to the file `name`, outermost first."""
+    segments = name.split("/")[:-1]
+    return ["/".join(segments[: depth + 1]) for depth in range(len(segments))]
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import getpass
 import os
 import socket
@@ -20,11 +19,11 @@ from ocad_registry.errors import (
     NewerFormat,
     NotFound,
     Refused,
-    StorageFailed,
 )
+from ocad_registry.failures import storage_failed
 from ocad_registry.listing import Catalogue, Entry
 from ocad_registry.publishing import Artifact, publish
-from ocad_registry.storage_local import LocalStorage
+from ocad_registry.remotes import open_storage
 from ocad_registry.verification import Finding, verify_registry, verify_version
 from ocad_registry.versions import Version, find_undeleted, find_version
 
@@ -43,17 +42,15 @@ Findings = list[Finding]
 
 
 class Registry:
-    """A registry of models in the folder `root` (None: `$OCAD_REGISTRY`, else `./models`).
+    """A registry of models in the folder or at the URL `root` (None: `$OCAD_REGISTRY`, else `./models`).
 
     Making the object reads and writes nothing. `by` signs alias moves (default: user@host). Every failure is a
-    `RegistryError`; one object may be used by several threads, one folder by any number of processes.
+    `RegistryError`; one object may be used by several threads, one registry by any number of processes.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, by: str | None = None) -> None:
         place = os.fspath(root) if root is not None else os.environ.get("OCAD_REGISTRY") or "models"
-        if "://" in place:
-            raise Invalid(f"`{place}` is no folder", "this version reads registries on a local file system")
-        self._storage = LocalStorage(place)
+        self._storage = open_storage(place)
         self._catalogue = Catalogue(self._storage)
         self._by = by
         self._checked = False
@@ -63,7 +60,7 @@ class Registry:
 
     @property
     def root(self) -> str:
-        """The folder."""
+        """The folder, or the URL."""
         return self._storage.root
 
     def publish(self, draft: Draft, artifacts: Sequence[Artifact], version: str | None = None) -> Version:
@@ -303,26 +300,7 @@ class Registry:
         try:
             yield
         except OSError as error:
-            raise _storage_failed(error, self.root, doing, result) from error
-
-
-def _storage_failed(error: OSError, root: str, doing: str, result: str) -> StorageFailed:
-    after = f"{result}; " if result else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageFailed(
-            f"no space left in `{root}` while {doing}", f"{after}free some and try again", code="disk-full"
-        )
-    if error.errno == errno.EROFS:
-        return StorageFailed(
-            f"registry `{root}` is read-only while {doing}", f"{after}check its mount", code="read-only"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        message = f"access to `{error.filename or root}` is refused while {doing}"
-        return StorageFailed(message, f"{after}check its owner and permissions", code="no-access")
-    cause = (error.strerror or "unknown error").lower()
-    return StorageFailed(
-        f"{cause} at `{error.filename or root}` while {doing}", f"{after}check the disk under `{root}`"
-    )
+            raise storage_failed(error, self.root, doing, result) from error
 
 
 def _signature() -> str:

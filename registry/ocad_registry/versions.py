@@ -12,7 +12,7 @@ from ocad_registry.onnx_external import BadOnnxError, external_locations
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import File, Manifest
-    from ocad_registry.storage import Stamp, Storage
+    from ocad_registry.storage import Storage
 
 METADATA = "metadata.json"
 DIGEST = "metadata.sha256"
@@ -38,7 +38,6 @@ class Version:
         self.name = name
         self.version = version
         self._pinned = pinned
-        self._verified: dict[str, Stamp | None] = {}
 
     def __repr__(self) -> str:
         return f"Version({self.ref!r})"
@@ -50,8 +49,17 @@ class Version:
 
     @property
     def path(self) -> Path:
-        """The version's folder."""
-        return self._storage.local(f"{self.name}/{self.version}")
+        """The version's folder; of a version in an object store that of its local copies, which this downloads.
+
+        In the latter, files lie under `files[].path`: ask for them by `file` or `named`.
+        """
+        place = self._storage.local(f"{self.name}/{self.version}")
+        return place if place is not None else self._downloaded()
+
+    @property
+    def location(self) -> str:
+        """Where the version is stored, as a person is shown it: a folder, or a URL."""
+        return self._storage.location(f"{self.name}/{self.version}")
 
     @cached_property
     def _metadata(self) -> Metadata:
@@ -83,31 +91,46 @@ class Version:
         file = next((file for file in self.manifest.files if file.role == role), None)
         if file is None:
             raise NotFound(f"`{self.ref}` has no file of role `{role}`", f"it has {self._roles()}")
-        self._verify(file)
         if role == "onnx":
-            for other in check_external(self._local(file), self.manifest, file):
-                self._verify(other)
-        return self._local(file)
+            place = self._fetch(file)
+            for other in check_external(place, self.manifest, file):
+                self._fetch(other)
+            return place
+        return self._fetch(file)
+
+    def named(self, name: str) -> Path:
+        """The path of the file whose last segment is `name`, verified; raises as `file` does."""
+        file = next((file for file in self.manifest.files if file.path.rpartition("/")[2] == name), None)
+        if file is None:
+            listed = ", ".join(f"`{file.path.rpartition('/')[2]}`" for file in self.manifest.files) or "no file at all"
+            raise NotFound(f"`{self.ref}` has no file `{name}`", f"it has {listed}")
+        return self._fetch(file)
 
     def verify(self) -> None:
-        """Reads every byte of the version again; raises the first `Corrupt`."""
-        self._verified.clear()
+        """Reads every byte of the version again, where it is stored; raises the first `Corrupt`."""
         self.__dict__.pop("_metadata", None)
         for file in self.manifest.files:
-            self._verify(file)
+            self._storage.check(self._place(file), file, self._where(file))
         for file in self.manifest.files:
             if file.role == "onnx":
-                check_external(self._local(file), self.manifest, file)
+                check_external(self._fetch(file), self.manifest, file)
 
-    def _verify(self, file: File) -> None:
-        path = f"{self.name}/{self.version}/{file.path}"
-        stamp = self._storage.stamp(path)
-        if stamp is None or self._verified.get(path) != stamp:
-            check_file(self._storage, path, file, self.ref)
-            self._verified[path] = stamp
+    def _fetch(self, file: File) -> Path:
+        return self._storage.fetch(self.metadata_sha256, self._place(file), file, self._where(file))
 
-    def _local(self, file: File) -> Path:
-        return self._storage.local(f"{self.name}/{self.version}/{file.path}")
+    def _downloaded(self) -> Path:
+        """The folder of the local copies."""
+        if not self.manifest.files:
+            raise NotFound(f"`{self.ref}` has no file to download", "its metadata is all there is")
+        places = [(self._fetch(file), file.path) for file in self.manifest.files]
+        place, path = places[0]
+        return place.parents[path.count("/")]
+
+    def _place(self, file: File) -> str:
+        return f"{self.name}/{self.version}/{file.path}"
+
+    def _where(self, file: File) -> str:
+        return f"`{file.path}` of `{self.ref}`"
 
     def _roles(self) -> str:
         return (
@@ -158,19 +181,6 @@ def read_metadata(storage: Storage, name: str, version: str) -> Metadata:
         raise Corrupt("metadata-digest", f"metadata of {where} is not what was published (sha256 differs)")
     document = documents.parse(data, f"metadata of {where}")
     return Metadata(parse_manifest(document, name, version), sha256, document)
-
-
-def check_file(storage: Storage, path: str, file: File, ref: str) -> None:
-    """Size and digest of one payload file; raises `Corrupt` (`missing-file`, `symlink`, `not-a-file`, `size`, `digest`)."""
-    where = f"`{file.path}` of `{ref}`"
-    try:
-        size, sha256 = storage.digest(path)
-    except FileNotFoundError:
-        raise Corrupt("missing-file", f"{where} is missing") from None
-    if size != file.size:
-        raise Corrupt("size", f"{where} has {size} bytes, not {file.size}")
-    if sha256 != file.sha256:
-        raise Corrupt("digest", f"{where} is not what was published (sha256 differs)")
 
 
 def check_external(onnx: Path, manifest: Manifest, file: File) -> list[File]:

@@ -171,11 +171,11 @@ def test_models_outlive_a_refused_draft(registry: Registry) -> None:
     assert registry.models() == []
 
 
-def test_remote_places_are_refused_clearly() -> None:
+def test_places_without_conditional_puts_are_refused_clearly() -> None:
     with pytest.raises(
-        RegistryError, match=r"`s3://bucket/models` is no folder: this version reads registries on a local"
+        RegistryError, match=r"`ftp://host/models` is neither a folder nor a store that keeps versions safe"
     ):
-        Registry("s3://bucket/models")
+        Registry("ftp://host/models")
 
 
 def test_the_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def registry_option(command: Command) -> Command:
     """Adds `--registry`."""
     return click.option(
-        "--registry", envvar="OCAD_REGISTRY", help="The registry's folder (default: OCAD_REGISTRY, then ./models)."
+        "--registry",
+        envvar="OCAD_REGISTRY",
+        help="The registry's folder or URL (default: OCAD_REGISTRY, then ./models).",
     )(command)
 
 

@@ -47,7 +47,7 @@ def show(reference: str, registry: str | None) -> None:
     store = open_registry(registry)
     version = store.resolve(reference)
     aliases = sorted(alias for alias, target in store.aliases(version.name).items() if target == version.version)
-    answer = version.manifest.model_dump(mode="json") | {"aliases": aliases, "path": str(version.path)}
+    answer = version.manifest.model_dump(mode="json") | {"aliases": aliases, "path": version.location}
     emit(answer, lambda: json.dumps(answer, indent=2, ensure_ascii=False))
 
 

@@ -115,7 +115,7 @@ def describe(result: TrainResult) -> str:
         rows.append(("parity", f"<= {parity.tolerance:g} of scale", parity.max_scaled_diff, parity.passed))
     lines.append(table(("gate", "bar", "observed", "passed"), rows))
     lines += ["", table(("metric", "value"), sorted(manifest.metrics.items()))]
-    lines += ["", f"version  {result.version.path}"]
+    lines += ["", f"version  {result.version.location}"]
     lines += [f"also     {other.ref}{'' if other.manifest.passed else ' (did not pass)'}" for other in result.also]
     lines.append(f"run      {result.run}")
     if manifest.passed:

@@ -127,7 +127,7 @@ class StoredRawPredictor(OnnxPredictor):
 def stored_encoder(version: Version) -> Encoder:
     """The encoder that travels with `version`, its files' digests verified."""
     version.verify()
-    return Encoder.load(version.path / PREPROCESS_FILE, version.path / VOCABULARY_FILE)
+    return Encoder.load(version.named(PREPROCESS_FILE), version.named(VOCABULARY_FILE))
 
 
 def refuse_foreign_ids(inputs: Arrays, encoder: Encoder) -> None:

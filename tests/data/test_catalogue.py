@@ -24,6 +24,7 @@ NAMES = [
     "ml_latest_small",
     "nab",
     "open_bandit",
+    "oran_testbed",
     "ripe_rtt",
     "skab",
     "smd",

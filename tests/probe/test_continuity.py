@@ -151,7 +151,8 @@ def test_messages_of_another_association_do_not_count(
     for payload in (check(1, other).encode(), b"garbage"):
         ends[1].send(payload)
     monitor.run()
-    assert (monitor.counts.foreign, monitor.counts.received, [row.value for row in rows]) == (2, 0, [1.0])
+    assert (monitor.counts.foreign, monitor.counts.received, len(rows)) == (2, 0, 1)
+    assert rows[0].value == pytest.approx(1.0, abs=0.11)  # a busy machine may begin the interval a message late
 
 
 def test_remote_defects_are_counted(ends: tuple[PairChannel, PairChannel]) -> None:

@@ -132,15 +132,20 @@ def current(storage: Storage, name: str, alias: str) -> AliasEntry | None:
 def all_current(storage: Storage, name: str) -> dict[str, str]:
     """Alias → version of every alias that is set and readable, by name."""
     targets = {}
-    for alias, kind in sorted(storage.list(f"{name}/{ALIASES}").items()):
-        if kind == "folder" and names.ALIAS.fullmatch(alias):
-            try:
-                entry = current(storage, name, alias)
-            except Corrupt:
-                continue
-            if entry is not None:
-                targets[alias] = cast("str", entry.version)
+    for alias in known(storage, name):
+        try:
+            entry = current(storage, name, alias)
+        except Corrupt:
+            continue
+        if entry is not None:
+            targets[alias] = cast("str", entry.version)
     return targets
+
+
+def known(storage: Storage, name: str) -> list[str]:
+    """The aliases of the model that were ever set, sorted."""
+    listed = storage.list(f"{name}/{ALIASES}").items()
+    return sorted(alias for alias, kind in listed if kind == "folder" and names.ALIAS.fullmatch(alias))
 
 
 def earlier(entries: list[AliasEntry]) -> Iterator[AliasEntry]:
@@ -164,11 +169,15 @@ def append(storage: Storage, name: str, alias: str, decide: Callable[[], AliasEn
     """Writes the entry that `decide` makes, numbered by this function; the loser of a race decides again."""
     while True:
         taken = numbers(storage, name, alias)
-        entry = decide()
-        number = (taken[-1] if taken else 0) + 1
-        path = f"{name}/{ALIASES}/{alias}/{names.entry_name(number)}"
-        try:
-            storage.create(path, documents.dump(entry.document()))
-        except FileExistsError:
-            continue
-        return AliasEntry(number, **entry.document())
+        if entry := place(storage, name, alias, taken, decide()):
+            return entry
+
+
+def place(storage: Storage, name: str, alias: str, taken: list[int], entry: AliasEntry) -> AliasEntry | None:
+    """Writes `entry` under the number after those `taken` when it was made; None when another writer took it meanwhile."""
+    number = (taken[-1] if taken else 0) + 1
+    try:
+        storage.create(f"{name}/{ALIASES}/{alias}/{names.entry_name(number)}", documents.dump(entry.document()))
+    except FileExistsError:
+        return None
+    return AliasEntry(number, **entry.document())

@@ -22,11 +22,13 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_stream(descriptor: int, write: Callable[[memoryview], object] | None = None) -> tuple[int, str]:
-    """Size and sha256 of what `descriptor` still holds, handing each chunk to `write` on the way."""
+def digest_stream(
+    descriptor: int, write: Callable[[memoryview], object] | None = None, limit: int | None = None
+) -> tuple[int, str]:
+    """Size and sha256 of what `descriptor` still holds, or of its next `limit` bytes, handing each chunk to `write`."""
     state, size, buffer = hashlib.sha256(), 0, bytearray(CHUNK)
     view = memoryview(buffer)
-    while count := os.readv(descriptor, [buffer]):
+    while count := os.readv(descriptor, [view if limit is None else view[: min(CHUNK, limit - size)]]):
         state.update(view[:count])
         size += count
         if write:

@@ -91,12 +91,16 @@ class Receiving(Protocol):
         """Whether the file is here already, whole, from a copy that was cut short."""
         ...
 
-    def add(self, source: Path, name: str) -> Stored:
-        """Takes `source` in under `name`, which may lead through folders."""
+    def add(self, source: Path, name: str, start: int = 0, size: int | None = None) -> Stored:
+        """Takes `source`, or `size` bytes of it from `start`, in under `name`, which may lead through folders."""
         ...
 
     def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
         """As that of `Staging`."""
+        ...
+
+    def discard(self) -> None:
+        """Drops what is here, unless another copy may use it; harmless after `publish`."""
         ...
 
     def pause(self) -> None:

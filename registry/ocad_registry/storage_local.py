@@ -7,27 +7,19 @@ After a power cut a reader therefore sees a version whole or not at all.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from ocad_registry.digests import check_file, digest_stream
 from ocad_registry.errors import Corrupt
-from ocad_registry.storage import Kind, Payload, Stamp, Stored, Waste, duration
-
-STAGING = ".staging"
-FILE_MODE = 0o444
-FOLDER_MODE = 0o755
-_SYNCED = -1
-# O_NONBLOCK: opening a FIFO that somebody planted must not hang
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+from ocad_registry.staging_local import FOLDER_MODE, READ, STAGING, LocalStaging, lock_folder, sync_folder
+from ocad_registry.storage import Kind, Payload, Stamp, Waste, duration
 
 
 class LocalStorage:
@@ -240,7 +232,7 @@ class LocalStorage:
     def _open(self, path: str) -> tuple[int, int]:
         """Descriptor and size of a regular file."""
         try:
-            descriptor = os.open(self._place(path), _READ)
+            descriptor = os.open(self._place(path), READ)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Corrupt("symlink", f"`{path}` is a symlink") from None
@@ -256,128 +248,6 @@ class LocalStorage:
         return descriptor, found.st_size
 
 
-class LocalStaging:
-    """`.staging/<uuid>`, locked (flock) for as long as its writer lives, so that gc can tell dead work from running work."""
-
-    def __init__(self, storage: LocalStorage, name: str = "") -> None:
-        self._storage = storage
-        self.folder, self._lock = _claim(storage.make_folder(STAGING), name)
-        self._files: dict[str, int] = {}
-
-    def add(self, source: Path, name: str) -> Stored:
-        """Copies `source` in under `name`, taking its digest on the way."""
-        origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            descriptor = self._begin(name)
-            size, sha256 = digest_stream(origin, lambda chunk: _write_all(descriptor, chunk))
-        finally:
-            os.close(origin)
-        return Stored(name, size, sha256)
-
-    def file(self, stored: Stored) -> Path:
-        """Where an added file can be read."""
-        return Path(self.folder, stored.path)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Writes a document, in place of one that an earlier attempt left."""
-        if name in self._files:
-            descriptor = self._files.pop(name)
-            if descriptor != _SYNCED:
-                os.close(descriptor)
-            os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
-        _write_all(self._begin(name), memoryview(data))
-
-    def sync(self) -> None:
-        """Every file, then the folders; files stay open until then, so that a failed write-back is reported here."""
-        for name, descriptor in self._files.items():
-            if descriptor != _SYNCED:
-                os.fsync(descriptor)
-                os.close(descriptor)
-                self._files[name] = _SYNCED
-        for folder in sorted({parent for name in self._files for parent in _parents(name)}, reverse=True):
-            sync_folder(f"{self.folder}/{folder}")
-        os.fsync(self._lock)
-
-    def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
-        """Syncs everything and renames the folder into place: a rename fails on a folder that holds anything."""
-        for name, data in documents.items():
-            self.write(name, data)
-        self.sync()
-        parent = self._storage.make_folder(folder.rpartition("/")[0])
-        target = f"{parent}/{folder.rpartition('/')[2]}"
-        try:
-            os.rename(self.folder, target)  # noqa: PTH104
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise FileExistsError(errno.EEXIST, "version exists", target) from None
-            raise
-        sync_folder(parent)
-
-    def discard(self) -> None:
-        """Removes the folder unless it was published, and frees the lock."""
-        if self._lock < 0:
-            return
-        for name, descriptor in self._files.items():
-            if descriptor != _SYNCED:
-                os.close(descriptor)
-            with suppress(OSError):
-                os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
-        for folder in sorted({parent for name in self._files for parent in _parents(name)}, reverse=True):
-            with suppress(OSError):
-                os.rmdir(f"{self.folder}/{folder}")  # noqa: PTH106
-        with suppress(OSError):
-            os.rmdir(self.folder)  # noqa: PTH106
-        os.close(self._lock)
-        self._lock = -1
-
-    def _begin(self, name: str) -> int:
-        for folder in _parents(name):
-            with suppress(FileExistsError):
-                os.mkdir(f"{self.folder}/{folder}")  # noqa: PTH102
-                os.chmod(f"{self.folder}/{folder}", FOLDER_MODE)  # noqa: PTH101 - whatever the umask
-        descriptor = os.open(f"{self.folder}/{name}", _WRITE, FILE_MODE)
-        self._files[name] = descriptor
-        os.fchmod(descriptor, FILE_MODE)
-        return descriptor
-
-
-def sync_folder(place: str) -> None:
-    """Makes the names in the folder `place` durable."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def lock_folder(place: str) -> int | None:
-    """A descriptor of the folder `place` that holds its exclusive flock; None when another has it, or it is gone."""
-    try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever collects garbage may have removed it between the two
-        if os.path.samestat(os.fstat(descriptor), os.lstat(place)):
-            return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _claim(staging: str, name: str) -> tuple[str, int]:
-    """A folder in `staging` that nobody else works in, and its lock: `name` if that is free, else a new one."""
-    while True:
-        folder = f"{staging}/{name or uuid4().hex}"
-        with suppress(FileExistsError):
-            os.mkdir(folder)  # noqa: PTH102
-        lock = lock_folder(folder)
-        if lock is not None:
-            os.fchmod(lock, FOLDER_MODE)
-            return folder, lock
-        name = ""
-
-
 def _remove_hidden(place: str) -> bool:
     if not stat.S_ISDIR(os.lstat(place).st_mode):
         os.unlink(place)  # noqa: PTH108
@@ -390,17 +260,6 @@ def _remove_hidden(place: str) -> bool:
     finally:
         os.close(lock)
     return True
-
-
-def _parents(name: str) -> list[str]:
-    """The folders on the way to the file `name`, outermost first."""
-    segments = name.split("/")[:-1]
-    return ["/".join(segments[: depth + 1]) for depth in range(len(segments))]
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def _entry_kind(entry: os.DirEntry[str]) -> Kind:

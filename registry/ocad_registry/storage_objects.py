@@ -23,7 +23,8 @@ from ocad_registry.cache import Cache
 from ocad_registry.digests import check_file, digest_stream
 from ocad_registry.errors import Corrupt, RemoteError
 from ocad_registry.remotes import connect, patiently
-from ocad_registry.storage import Kind, Payload, Stamp, Stored
+from ocad_registry.storage import Kind, Payload, Stamp, Stored, Waste
+from ocad_registry.transfer_objects import ObjectReceiving, orphans
 
 _AMBIGUOUS = frozenset({"connection", "unreachable", "storage"})
 CHUNK = 8 * 1024 * 1024
@@ -77,10 +78,7 @@ class ObjectStorage:
 
     def age(self, path: str) -> float:
         """Seconds since the youngest object at or below `path` was written, by this machine's clock; 0 if it is absent."""
-        system, root = self._system()
-        found = patiently(self._url, lambda: system.find(f"{root}/{path}", detail=True)).values()
-        written = [moment for moment in map(_written, found) if moment is not None]
-        return max(0.0, time.time() - max(written)) if written else 0.0
+        return min(self.ages(path).values(), default=0.0)
 
     def read(self, path: str, limit: int) -> bytes:
         """The bytes of a document."""
@@ -136,6 +134,28 @@ class ObjectStorage:
         """Begins a version: nothing is sent before it is published."""
         return ObjectStaging(self)
 
+    def receive(self, folder: str, sha256: str) -> ObjectReceiving:
+        """Claims the number, or goes on with a copy that has the same digest."""
+        return ObjectReceiving(self, folder, sha256)
+
+    def abandoned(self) -> Iterator[Waste]:
+        """What publishers left under numbers that they did not get."""
+        return orphans(self)
+
+    def size(self, path: str) -> int:
+        """Bytes of all objects at or below `path`."""
+        return sum(int(found.get("size") or 0) for found in self._below(path).values())
+
+    def ages(self, folder: str) -> dict[str, float]:
+        """Paths of all objects below `folder`, relative to it → seconds since each was written, by this machine's clock."""
+        now = time.time()
+        return {path: max(0.0, now - (_written(found) or now)) for path, found in self._below(folder).items()}
+
+    def discard(self, path: str) -> bool:
+        """Removes the objects at or below `path`."""
+        self.remove(path)
+        return True
+
     def upload(self, source: Path, path: str) -> None:
         """Puts the file `source` as the object `path`, which no other writer may use."""
         system, root = self._system()
@@ -152,6 +172,13 @@ class ObjectStorage:
             system = connect(self._url)
             self._connection = os.getpid(), system, str(system._strip_protocol(self._url)).rstrip("/")
         return self._connection[1], self._connection[2]
+
+    def _below(self, path: str) -> dict[str, dict[str, Any]]:
+        """The objects at or below `path`, by their paths relative to it."""
+        system, root = self._system()
+        place = f"{root}/{path}"
+        found = patiently(self._url, lambda: system.find(place, detail=True))
+        return {str(key).removeprefix(place).lstrip("/"): info for key, info in found.items()}
 
     def _download(self, path: str, target: Path, size: int) -> None:
         """Writes the object to `target`, no more than one byte beyond `size`."""

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ocad_registry import aliases as rows
 from ocad_registry import documents, names
@@ -21,6 +21,7 @@ from ocad_registry.errors import (
     Refused,
 )
 from ocad_registry.failures import storage_failed
+from ocad_registry.lifecycle import Lifecycle
 from ocad_registry.listing import Catalogue, Entry
 from ocad_registry.publishing import Artifact, publish
 from ocad_registry.remotes import open_storage
@@ -29,6 +30,7 @@ from ocad_registry.versions import Version, find_undeleted, find_version
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import Draft
+    from ocad_registry.signing import Keys
 
 FORMAT = 1
 REGISTRY = "registry.json"
@@ -41,7 +43,7 @@ History = list[AliasEntry]
 Findings = list[Finding]
 
 
-class Registry:
+class Registry(Lifecycle):
     """A registry of models in the folder or at the URL `root` (None: `$OCAD_REGISTRY`, else `./models`).
 
     Making the object reads and writes nothing. `by` signs alias moves (default: user@host). Every failure is a
@@ -139,7 +141,7 @@ class Registry:
                 return self._entry("promote", version, reason, forced=not passed)
 
             entry = rows.append(self._storage, version.name, alias, decide)
-            self._undo_if_deleted(version, alias)
+            self._give_way(version.version, version.name, alias)
             return entry
 
     def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
@@ -152,7 +154,9 @@ class Registry:
         names.check_alias(alias)
         with self._failures(f"rolling back `{name}@{alias}`", "nothing was moved"):
             self._open(writing=True)
-            return rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
+            entry = rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
+            self._give_way(cast("str", entry.version), name, alias)
+            return entry
 
     def unset(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
         """Ends `alias`; its history stays, and `rollback` brings it back. Raises `NotFound` when it is not set."""
@@ -186,18 +190,20 @@ class Registry:
             self._open()
             return rows.all_current(self._storage, name)
 
-    def verify(self, reference: str | None = None) -> Findings:
+    def verify(self, reference: str | None = None, keys: Keys | None = None) -> Findings:
         """Reads every byte of one version, or of the whole registry with its aliases; empty when all is well.
+
+        With `keys`, each version must be signed by one of them (`unsigned`, `bad-signature`).
 
         Raises `NotFound` or `InvalidName` for a reference that leads nowhere; damage is a finding, never an exception.
         """
         if reference is not None:
             version = self.resolve(reference)
             with self._failures(f"verifying `{reference}`"):
-                return verify_version(self._storage, version.name, version.version)
+                return verify_version(self._storage, version.name, version.version, keys)
         with self._failures("verifying"):
             self._open()
-            return verify_registry(self._storage, self._catalogue)
+            return verify_registry(self._storage, self._catalogue, keys)
 
     def _highest(self, name: str) -> Version:
         releases = [version for version in self._catalogue.living(name) if names.is_release(version)]
@@ -248,26 +254,13 @@ class Registry:
             f"`{name}@{alias}` has no earlier version to go back to", f"see `ocad registry history {name} {alias}`"
         )
 
-    def _undo_if_deleted(self, version: Version, alias: str) -> None:
-        """A delete that raced the promotion wins: readers skip our entry already, and the history says so too."""
-        try:
-            find_version(self._storage, version.name, version.version)
-        except NotFound:
-            rows.append(self._storage, version.name, alias, lambda: self._without(version, alias))
-            raise
-
-    def _without(self, version: Version, alias: str) -> AliasEntry:
-        """The entry that says what readers do anyway, now that `version` is deleted."""
-        why = f"{version.ref} was deleted meanwhile"
-        entry = rows.current(self._storage, version.name, alias)
-        if entry is None or entry.version is None:
-            return self._entry("unset", None, why)
-        return self._entry("rollback", Version(self._storage, version.name, entry.version), why)
-
     def _entry(self, kind: EntryKind, version: Version | None, reason: str, forced: bool = False) -> AliasEntry:
         """An entry still without its number."""
         target, sha256 = (version.version, version.metadata_sha256) if version else (None, None)
-        return AliasEntry(0, kind, target, sha256, rows.now(), self._by or _signature(), reason, forced)
+        return AliasEntry(0, kind, target, sha256, rows.now(), self._signer(), reason, forced)
+
+    def _signer(self) -> str:
+        return self._by or _signature()
 
     def _no_alias(self, name: str, alias: str) -> NotFound:
         known = ", ".join(f"`{other}`" for other in rows.all_current(self._storage, name)) or "none"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from ocad_registry import names
 from ocad_registry.aliases import ALIASES, current, numbers, read_entry
 from ocad_registry.errors import Corrupt, NotFound
+from ocad_registry.signing import SIGNATURES, check_signed
 from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_version, read_metadata
 
 if TYPE_CHECKING:
     from ocad_registry.listing import Catalogue
     from ocad_registry.manifest import Manifest
+    from ocad_registry.signing import Keys
     from ocad_registry.storage import Kind, Storage
 
 Severity = Literal["error", "warning"]
@@ -34,8 +36,8 @@ class Finding:
         return asdict(self)
 
 
-def verify_registry(storage: Storage, catalogue: Catalogue) -> list[Finding]:
-    """The whole registry, by model, version and alias."""
+def verify_registry(storage: Storage, catalogue: Catalogue, keys: Keys | None = None) -> list[Finding]:
+    """The whole registry, by model, version and alias; with `keys`, that one of them signed each version."""
     found = list(_strays(storage, "", _is_root_name))
     models = catalogue.models()
     if models and storage.kind("registry.json") is None:
@@ -44,20 +46,23 @@ def verify_registry(storage: Storage, catalogue: Catalogue) -> list[Finding]:
         found += _strays(storage, name, _is_model_child)
         found += _strays(storage, f"{name}/{DELETED}", _is_tombstone)
         found += _strays(storage, f"{name}/{ALIASES}", _is_alias)
+        found += _strays(storage, f"{name}/{SIGNATURES}", _is_version)
         for version in sorted(catalogue.living(name), key=names.version_key):
-            found += verify_version(storage, name, version)
+            found += verify_version(storage, name, version, keys)
         for alias, kind in sorted(storage.list(f"{name}/{ALIASES}").items()):
             if _is_alias(alias, kind):
                 found += _verify_alias(storage, name, alias)
     return found
 
 
-def verify_version(storage: Storage, name: str, version: str) -> list[Finding]:
-    """One version: its metadata, every file, its parents, and files that it does not list."""
+def verify_version(storage: Storage, name: str, version: str, keys: Keys | None = None) -> list[Finding]:
+    """One version: its metadata, every file, its signature if `keys` are given, its parents, and files that it does not list."""
     ref = f"{name}@{version}"
     try:
         found = find_version(storage, name, version)
         found.verify()
+        if keys is not None:
+            check_signed(storage, found, keys)
     except NotFound:
         return [Finding(ref, "warning", "incomplete", f"`{ref}` has no `{METADATA}`: it was never published")]
     except Corrupt as error:
@@ -143,11 +148,17 @@ def _is_root_name(name: str, kind: Kind) -> bool:
 
 
 def _is_model_child(name: str, kind: Kind) -> bool:
-    return (kind == "folder" and name in (ALIASES, DELETED)) or (kind in ("folder", "link") and names.is_version(name))
+    return (kind == "folder" and name in (ALIASES, DELETED, SIGNATURES)) or (
+        kind in ("folder", "link") and names.is_version(name)
+    )
 
 
 def _is_tombstone(name: str, _kind: Kind) -> bool:
     return name.endswith(".json") and names.is_version(name.removesuffix(".json"))
+
+
+def _is_version(name: str, kind: Kind) -> bool:
+    return kind == "folder" and names.is_version(name)
 
 
 def _is_alias(name: str, kind: Kind) -> bool:

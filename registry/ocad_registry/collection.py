@@ -1,0 +1,70 @@
+"""Garbage: what no reader can see any more and no writer will finish.
+
+Three kinds: the payload and signatures of deleted versions once their grace is over (`deleted`); staging folders that no
+writer holds (`staging`); and, in object stores, what a killed or beaten publisher left under a version's number (`orphan`).
+Nothing that is, or may become, a living version is ever among them, so that collecting needs no lock against writers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocad_registry import names
+from ocad_registry.signing import SIGNATURES
+from ocad_registry.storage import DAY, Waste, duration
+from ocad_registry.versions import DELETED
+
+if TYPE_CHECKING:
+    from ocad_registry.storage import Storage
+
+GRACE = 7 * DAY
+"""Seconds between a delete and the removal of its payload: time for readers that resolved the version before, and to copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that collecting removes now (`due`) or later; `size` in bytes, `path` relative to the registry."""
+
+    path: str
+    kind: str
+    size: int
+    due: bool
+    removed: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `ocad registry gc --json` shows it."""
+        return asdict(self)
+
+
+def collect(storage: Storage, models: Iterable[str], grace: float, dry_run: bool) -> list[Garbage]:
+    """Finds all garbage and, unless `dry_run`, removes what is due. `grace` in seconds."""
+    return [_dispose(storage, waste, dry_run) for waste in _find(storage, models, grace)]
+
+
+def _dispose(storage: Storage, waste: Waste, dry_run: bool) -> Garbage:
+    size = storage.size(waste.path)
+    removed = waste.due and not dry_run and storage.discard(waste.path)
+    return Garbage(waste.path, waste.kind, size, waste.due, removed, waste.reason)
+
+
+def _find(storage: Storage, models: Iterable[str], grace: float) -> Iterator[Waste]:
+    yield from storage.abandoned()
+    for name in models:
+        for file in sorted(storage.names(f"{name}/{DELETED}")):
+            version = file.removesuffix(".json")
+            if file.endswith(".json") and names.is_version(version):
+                yield from _deleted(storage, name, version, grace)
+
+
+def _deleted(storage: Storage, name: str, version: str, grace: float) -> Iterator[Waste]:
+    left = [path for path in (f"{name}/{version}", f"{name}/{SIGNATURES}/{version}") if storage.kind(path) is not None]
+    if not left:
+        return
+    age = storage.age(f"{name}/{DELETED}/{version}.json")
+    due = age >= grace
+    reason = f"deleted {duration(age)} ago" + ("" if due else f", kept for {duration(grace - age)} more")
+    for path in left:
+        yield Waste(path, "deleted", age, due, reason)

@@ -51,14 +51,20 @@ class Found:
 
 
 def merit(counts: EventCounts, rule: AlarmRule, settings: SearchSettings) -> Merit:
-    """Higher is better: whether precision and false-positive rate are as wanted, then F1, else precision and then F1."""
+    """Higher is better: whether precision, recall and false-positive rate are as wanted, then F1, else F0.5.
+
+    Precision alone would choose, where it can only be had so, a rule that finds next to nothing; F0.5 weighs it double.
+    """
     metrics = counts.metrics()
     size = len(rule.weights)
     apart = sum(abs(weight - 1 / size) for weight in rule.weights) / 2
-    if metrics.event_precision >= settings.precision and metrics.point_fpr <= settings.point_fpr:
+    wanted = metrics.event_precision >= settings.precision and metrics.event_recall >= settings.recall
+    if wanted and metrics.point_fpr <= settings.point_fpr:
         return 1.0, metrics.event_f1 - settings.pull * apart, metrics.event_precision
     excess = max(0.0, metrics.point_fpr - settings.point_fpr)
-    return 0.0, metrics.event_precision - excess - settings.pull * apart, metrics.event_f1
+    weighed = 4 * metrics.event_recall + metrics.event_precision
+    half = 5 * metrics.event_precision * metrics.event_recall / weighed if weighed else 0.0
+    return 0.0, half - excess - settings.pull * apart, metrics.event_precision
 
 
 def search(

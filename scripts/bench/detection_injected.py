@@ -39,10 +39,10 @@ CASES = ((4.0, 0.1), BAR, (10.0, 0.1), (6.0, 0.05))
 """Magnitude and prevalence."""
 PRECISION, RECALL, POINT_FPR = 0.95, 0.85, 0.05
 MEMBERS = {
+    "rule_based": "configs/rule_based/default.yaml",
     "changepoint": "configs/changepoint/delays.yaml",
     "isolation_forest": "configs/isolation_forest/default.yaml",
 }
-RULES = {"rule_based": "configs/rule_based/default.yaml"}
 NEAR_ROWS = 8
 """Half an hour of `ripe_rtt`."""
 HEADER = """| data | magnitude | prevalence | by | precision | recall | F1 | point FPR | spike | shift | drift | jitter | loss |
@@ -93,10 +93,10 @@ def bench(name: str, folder: Path, tuning: bool) -> tuple[list[str], list[str]]:
     frame = read_frame(find_data(name), (METRIC,)).data
     tune, test = links(frame)
     session = Session(Host(), Registry(folder / "models"), console_progress())
-    *members, rules = train_members(session, frame[frame["endpoint"].isin([*tune, *test])], folder)
+    members = train_members(session, frame[frame["endpoint"].isin([*tune, *test])], folder)
     tuning_rows = injected(frame, tune, BAR, SEED)
-    composite = train_composite(session, name, members, tuning_rows, folder)
-    alone = best_rules(session, rules, tuning_rows)
+    composite = train_composite(session, members, tuning_rows, folder)
+    alone = best_rules(session, members[0], tuning_rows)
     lines, remarks = [], []
     for case in CASES:
         rows = injected(frame, tune if tuning else test, case, SEED + tuning)
@@ -124,22 +124,22 @@ def injected(frame: pd.DataFrame, names: list[str], case: tuple[float, float], s
 
 
 def train_members(session: Session, frame: pd.DataFrame, folder: Path) -> list[str]:
-    """The references of the members and of the rules, each fitted and calibrated on the clean parts, without labels."""
+    """The references of the members, each fitted and calibrated on the clean part of every link, without labels."""
     path = folder / "clean.parquet"
     frame[["timestamp", "endpoint", METRIC]].to_parquet(path, index=False)
     references = []
-    for plugin, config in (MEMBERS | RULES).items():
+    for plugin, config in MEMBERS.items():
         request = TrainRequest(plugin, METRIC, str(path), config, name=f"{plugin}-delays", runs=str(folder / "runs"))
         references.append(train(request, session).version.ref)
     return references
 
 
-def train_composite(session: Session, name: str, members: list[str], rows: pd.DataFrame, folder: Path) -> Ensemble:
+def train_composite(session: Session, members: list[str], rows: pd.DataFrame, folder: Path) -> Ensemble:
     """The composite, tuned on the injected `rows` of the tuning links."""
     path = folder / "tuning.parquet"
     rows.drop(columns="change").to_parquet(path, index=False)
     request = TrainRequest(
-        "composite", METRIC, str(path), f"configs/composite/{name}.yaml", (f"members=[{','.join(members)}]",),
+        "composite", METRIC, str(path), "configs/composite/delays.yaml", (f"members=[{','.join(members)}]",),
         name="composite-delays", runs=str(folder / "runs"),
     )  # fmt: skip
     composite = session.load(train(request, session).version.ref)

@@ -90,6 +90,14 @@ def test_precision_comes_before_recall() -> None:
     assert merit(precise, RULE, SETTINGS) > merit(precise, lopsided, SETTINGS)
 
 
+def test_precision_that_finds_next_to_nothing_is_not_worth_it() -> None:
+    timid = EventCounts(found=3, missed=17, right=3, wrong=0, normal=1_000)
+    useful = EventCounts(found=14, missed=6, right=14, wrong=4, normal=1_000)
+    eager = EventCounts(found=17, missed=3, right=17, wrong=17, normal=1_000)
+    order = sorted((timid, eager, useful), key=lambda counts: merit(counts, RULE, SETTINGS), reverse=True)
+    assert order == [useful, eager, timid]
+
+
 def links() -> tuple[pd.DataFrame, RuleDetector]:
     frame = make_links(rows=3_000).sort_values(["endpoint", "timestamp"], ignore_index=True)
     detector = RuleDetector(("udp_echo",), RuleSettings())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ocad.catalogue import UNITS
 from ocad.detection.events import alerts_of, incidents_of
+from ocad.detection.pelt import change_points
 from ocad.errors import DataError
 from ocad.report import tables
 from ocad.report.charts import Timeline
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_TIMELINES = 24
 """Endpoints that are drawn: those with the most rows in alarm or incident."""
+MOST_ROWS_LOOKED_BACK = 10_000
 SPREAD = 50.0
 """A metric whose largest value is more than this many times its median is drawn on a logarithmic scale."""
 STYLE = """
@@ -106,8 +108,19 @@ def _timeline(findings: Findings, places: NDArray[np.int64]) -> str:
     if "label" in frame:
         truth = incidents_of(frame["label"].to_numpy())
         chart.strip("truth", [(one.start, one.end, f"{one.rows} rows") for one in truth], "#8c959f")
+    changes = _level_changes(frame[list(findings.watch.metrics)].to_numpy(np.float64))
+    chart.strip("new level (PELT)", [(row, row, "a new level begins") for row in changes], "#0969da")
     chart.strip("incidents", [(one.start, one.end, f"{one.rows} rows") for one in alerts_of(alarms)], "#cf222e")
     return chart.svg()
+
+
+def _level_changes(values: NDArray[np.float64]) -> list[int]:
+    """The rows at which a new level begins, looking back over all rows; none for a series too long for that."""
+    if len(values) > MOST_ROWS_LOOKED_BACK:
+        return []
+    positive = np.where(values > 0, values, np.nan)
+    skewed = (np.nanmin(positive, axis=0, initial=np.inf) > 0) & (np.nanmin(values, axis=0, initial=np.inf) > 0)
+    return change_points(np.where(skewed, np.log(positive), values))
 
 
 def _measured(chart: Timeline, metric: str, column: pd.Series[float]) -> None:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ocad_registry.errors import RemoteError, StorageFailed
+
+
+@contextmanager
+def failures(root: str, doing: str, result: str = "") -> Iterator[None]:
+    """Turns every `OSError` into a `StorageFailed`, as `storage_failed` says."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_failed(error, root, doing, result) from error
 
 
 def storage_failed(error: OSError, root: str, doing: str, result: str = "") -> StorageFailed:

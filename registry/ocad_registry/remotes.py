@@ -27,6 +27,7 @@ ATTEMPTS = 6
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _ACCESS = "check `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and what that user may do with the bucket"
+_CUT_BODIES = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"})
 _FOREIGN = ("botocore", "aiobotocore", "aiohttp", "google", "azure", "gcsfs")
 
 Result = TypeVar("Result")
@@ -175,7 +176,11 @@ def patiently(url: str, request: Callable[[], Result]) -> Result:
 
 
 def _is_passing(error: RemoteError) -> bool:
-    return error.code == "connection" or _code(error.__cause__) in ("ConditionalRequestConflict", "OperationAborted")
+    """Whether it is worth asking again: not for connections that fail at once, which botocore has tried anew each time."""
+    cause = error.__cause__
+    if isinstance(cause, ConnectionError) or type(cause).__name__ in _CUT_BODIES:
+        return True
+    return _code(cause) in ("ConditionalRequestConflict", "OperationAborted")
 
 
 def _code(error: BaseException | None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from ocad_registry import aliases as rows
 from ocad_registry import documents, names
@@ -20,9 +20,9 @@ from ocad_registry.errors import (
     NotFound,
     Refused,
 )
-from ocad_registry.failures import storage_failed
+from ocad_registry.failures import failures
 from ocad_registry.lifecycle import Lifecycle
-from ocad_registry.listing import Catalogue, Entry
+from ocad_registry.listing import Catalogue, Entry, Page, completions
 from ocad_registry.publishing import Artifact, publish
 from ocad_registry.remotes import open_storage
 from ocad_registry.verification import Finding, verify_registry, verify_version
@@ -76,7 +76,10 @@ class Registry(Lifecycle):
         with self._failures(f"publishing `{draft.name}`", "nothing was published"):
             self._open(writing=True)
             self._found()
-            return publish(self._storage, draft, artifacts, number, lambda: self._catalogue.next_version(draft.name))
+            numbering = self._catalogue.numbering
+            published = publish(self._storage, draft, artifacts, number, lambda: numbering.next(draft.name))
+            numbering.published(draft.name, published.version)
+            return published
 
     def resolve(self, reference: str) -> Version:
         """The living version that `reference` names; its metadata is not read before it is asked for.
@@ -96,11 +99,27 @@ class Registry(Lifecycle):
                 raise self._no_alias(wanted.name, wanted.alias)
             return self._highest(wanted.name)
 
-    def list(self, name: str | None = None) -> Entries:
-        """All versions, or those of the model `name`, newest first, broken ones last with their cause."""
+    def list(self, name: str | None = None, *, limit: int | None = None, offset: int = 0) -> Entries:
+        """All versions, or those of the model `name`, newest first, broken ones last with their cause.
+
+        From `offset` on, at most `limit` of them.
+        """
+        return self.page(name, limit=limit, offset=offset).entries
+
+    def page(
+        self, name: str | None = None, *, expression: str | None = None, limit: int | None = None, offset: int = 0
+    ) -> Page:
+        """A part of what `list`, or with an `expression` what `query` answers, and how many entries the whole has."""
+        from ocad_registry.query import parse_query
+
+        query = parse_query(expression) if expression is not None else None
+        if name is not None:
+            names.check_model(name)
+        if offset < 0 or (limit is not None and limit < 0):
+            raise Invalid(f"there is no page of {limit} entries from {offset} on", "`limit` and `offset` count from 0")
         with self._failures("listing"):
             self._open()
-            return self._catalogue.entries(self.models() if name is None else [names.check_model(name)])
+            return self._catalogue.page(name, query, limit, offset)
 
     def models(self) -> Names:
         """The names of all models, sorted."""
@@ -108,15 +127,27 @@ class Registry(Lifecycle):
             self._open()
             return self._catalogue.models()
 
-    def query(self, expression: str) -> Entries:
+    def query(self, expression: str, *, limit: int | None = None, offset: int = 0) -> Entries:
         """The readable versions for which `expression` (FORMAT.md, Queries) holds, in the order of `list`.
 
         Raises `InvalidQuery`.
         """
-        from ocad_registry.query import parse_query
+        return self.page(expression=expression, limit=limit, offset=offset).entries
 
-        matches = parse_query(expression)
-        return [entry for entry in self.list() if entry.broken is None and matches(entry)]
+    def describe(self, reference: str) -> dict[str, Any]:
+        """The verified `metadata.json` of a version, with its `aliases` and its `path`: `ocad registry show --json`."""
+        version = self.resolve(reference)
+        with self._failures(f"reading `{reference}`"):
+            document = self._catalogue.document(version)
+            pointing = rows.all_current(self._storage, version.name).items()
+            aliases = [alias for alias, target in pointing if target == version.version]
+            return document | {"aliases": aliases, "path": version.location}
+
+    def completions(self, prefix: str) -> Names:
+        """The references that begin with `prefix`: models, and after `@` a model's aliases and versions, highest first."""
+        with self._failures("listing"):
+            self._open()
+            return completions(self._storage, self._catalogue, prefix)
 
     def promote(
         self, reference: str, alias: str, *, force: bool = False, reason: str = "", expect: str | None = None
@@ -207,10 +238,10 @@ class Registry(Lifecycle):
 
     def _highest(self, name: str) -> Version:
         releases = [version for version in self._catalogue.living(name) if names.is_release(version)]
-        for version in sorted(releases, key=names.version_key, reverse=True):
+        for number in sorted(releases, key=names.version_key, reverse=True):
             try:
-                found = find_version(self._storage, name, version)
-                if found.manifest.passed:
+                found = find_version(self._storage, name, number)
+                if self._catalogue.document(found)["passed"]:
                     return found
             except (Corrupt, NotFound):
                 continue
@@ -287,13 +318,8 @@ class Registry(Lifecycle):
             with suppress(FileExistsError):
                 self._storage.create(REGISTRY, documents.dump({"format": FORMAT}))
 
-    @contextmanager
-    def _failures(self, doing: str, result: str = "") -> Iterator[None]:
-        """Turns what the operating system says into one clear error."""
-        try:
-            yield
-        except OSError as error:
-            raise storage_failed(error, self.root, doing, result) from error
+    def _failures(self, doing: str, result: str = "") -> AbstractContextManager[None]:
+        return failures(self.root, doing, result)
 
 
 def _signature() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocad_registry import digests, documents, names
 from ocad_registry.errors import Corrupt, NotFound
+from ocad_registry.failures import failures
 from ocad_registry.onnx_external import BadOnnxError, external_locations
 
 if TYPE_CHECKING:
@@ -63,10 +65,15 @@ class Version:
 
     @cached_property
     def _metadata(self) -> Metadata:
-        metadata = read_metadata(self._storage, self.name, self.version)
-        if self._pinned not in (None, metadata.sha256):
-            raise Corrupt("alias-digest", f"`{self.ref}` is not the version that the alias was given")
+        with self._failures():
+            metadata = read_metadata(self._storage, self.name, self.version)
+        self.check_digest(metadata.sha256)
         return metadata
+
+    def check_digest(self, sha256: str) -> None:
+        """Raises `Corrupt` (`alias-digest`) if metadata of this digest is not what the alias was given."""
+        if self._pinned not in (None, sha256):
+            raise Corrupt("alias-digest", f"`{self.ref}` is not the version that the alias was given")
 
     @property
     def manifest(self) -> Manifest:
@@ -110,13 +117,19 @@ class Version:
         """Reads every byte of the version again, where it is stored; raises the first `Corrupt`."""
         self.__dict__.pop("_metadata", None)
         for file in self.manifest.files:
-            self._storage.check(self._place(file), file, self._where(file))
+            with self._failures():
+                self._storage.check(self._place(file), file, self._where(file))
         for file in self.manifest.files:
             if file.role == "onnx":
                 check_external(self._fetch(file), self.manifest, file)
 
     def _fetch(self, file: File) -> Path:
-        return self._storage.fetch(self.metadata_sha256, self._place(file), file, self._where(file))
+        sha256 = self.metadata_sha256
+        with self._failures():
+            return self._storage.fetch(sha256, self._place(file), file, self._where(file))
+
+    def _failures(self) -> AbstractContextManager[None]:
+        return failures(self._storage.root, f"reading `{self.ref}`")
 
     def _downloaded(self) -> Path:
         """The folder of the local copies."""

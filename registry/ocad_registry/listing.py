@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocad_registry import names
 from ocad_registry.aliases import all_current
-from ocad_registry.errors import Corrupt, NotFound
-from ocad_registry.versions import DELETED, METADATA, read_metadata
+from ocad_registry.numbering import Numbering
+from ocad_registry.survey import identity, stamps, survey, unchanged
+from ocad_registry.versions import Version, read_metadata
 
 if TYPE_CHECKING:
-    from ocad_registry.storage import Stamp, Storage
+    import sqlite3
+
+    from ocad_registry.index import Index
+    from ocad_registry.query import Query
+    from ocad_registry.storage import Storage
+
+Aliases = Mapping[str, Mapping[str, Sequence[str]]]
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +39,6 @@ class Entry:
     metrics: dict[str, float] = field(default_factory=dict)
     passed: bool = False
     broken: str | None = None
-    document: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The `metadata.json` that it was made from."""
 
     @property
     def ref(self) -> str:
@@ -55,89 +62,126 @@ class Entry:
         return shown if self.broken is None else {**shown, "broken": self.broken}
 
 
+class Page(NamedTuple):
+    """A part of a list, and how many entries the whole has."""
+
+    entries: list[Entry]
+    total: int
+
+
 class Catalogue:
-    """Reads the metadata of many versions, each only once for as long as its file stays the same."""
+    """Answers from the query index, which is brought up to date each time with what the storage lists."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._seen: dict[str, tuple[frozenset[str], list[str]]] = {}
-        self._known: dict[str, tuple[Stamp, dict[str, Any]]] = {}
+        self._opened: Index | None = None
+        self.numbering = Numbering(storage)
+
+    @property
+    def _index(self) -> Index:
+        """The index; resolving and publishing do without it, and without sqlite."""
+        if self._opened is None:
+            from ocad_registry.index import Index
+
+            self._opened = Index(self._storage.root)
+        return self._opened
 
     def models(self) -> list[str]:
         """The names of all models, sorted."""
         listed = self._storage.list("").items()
         return sorted(name for name, kind in listed if kind == "folder" and names.is_model(name))
 
-    def next_version(self, name: str) -> str:
-        """The next minor after the highest number ever given: to a living, broken, incomplete or deleted version.
-
-        Looks closely only at names that it has not seen before, so that the cost of a publish hardly grows.
-        """
-        seen, highest = self._seen.get(name, (frozenset(), []))
-        listed = frozenset(chain(self._storage.names(name), self._deleted(name)))
-        fresh = [version for version in listed - seen if names.is_version(version)]
-        highest = sorted([*highest, *fresh], key=names.version_key)[-1:]
-        self._seen[name] = listed, highest
-        return names.check_version(names.next_minor(highest))
-
-    def entries(self, models: Iterable[str]) -> list[Entry]:
-        """The versions of `models`: newest first, then by name and highest version; broken ones last."""
-        found = [entry for name in models for entry in self._model(name)]
-        found.sort(key=lambda entry: names.version_key(entry.version), reverse=True)
-        found.sort(key=lambda entry: entry.name)
-        found.sort(key=lambda entry: entry.created_at or "", reverse=True)
-        return found
-
-    def document(self, name: str, version: str) -> dict[str, Any]:
-        """The verified `metadata.json`, from memory while the file is unchanged; raises `Corrupt` or `NotFound`."""
-        ref, stamp = f"{name}@{version}", self._storage.stamp(f"{name}/{version}/{METADATA}")
-        if (known := self._known.get(ref)) and known[0] == stamp:
-            return known[1]
-        document = read_metadata(self._storage, name, version).document
-        if stamp is not None:
-            self._known[ref] = stamp, document
-        return document
-
     def living(self, name: str) -> dict[str, bool]:
         """The versions that are not deleted, and whether each lies in a plain folder (a symlink is broken)."""
-        deleted = self._deleted(name)
-        return {
-            version: kind == "folder"
-            for version, kind in self._storage.list(name).items()
-            if kind in ("folder", "link") and names.is_version(version) and version not in deleted
-        }
+        return survey(self._storage, name).living()
 
-    def _model(self, name: str) -> Iterable[Entry]:
-        aliases: dict[str, list[str]] = {}
-        for alias, version in all_current(self._storage, name).items():
-            aliases.setdefault(version, []).append(alias)
-        for version, plain in self.living(name).items():
-            entry = self._entry(name, version, plain, aliases.get(version, []))
-            if entry is not None:
-                yield entry
+    def page(
+        self, name: str | None = None, query: Query | None = None, limit: int | None = None, offset: int = 0
+    ) -> Page:
+        """The versions of the model `name`, or of all: newest first, then by name and highest version; broken ones last.
 
-    def _entry(self, name: str, version: str, plain: bool, aliases: list[str]) -> Entry | None:
-        try:
-            if not plain:
-                raise Corrupt("symlink", f"`{name}@{version}` is a symlink")
-            document = self.document(name, version)
-        except NotFound:
-            return None
-        except Corrupt as error:
-            return Entry(name, version, aliases=aliases, broken=error.verdict)
-        return Entry(
-            name,
-            version,
-            plugin=document["plugin"]["name"],
-            task=document["task"],
-            metric=document.get("metric"),
-            created_at=document["created_at"],
-            aliases=aliases,
-            metrics=document["metrics"],
-            passed=document["passed"],
-            document=document,
-        )
+        With `query` only the readable ones that it chooses; from `offset` on, at most `limit`.
+        """
+        while True:
+            rows, total, aliases = self._select(name, query, limit, offset)
+            # a file that was changed in place shows in no listing: what is answered is looked at
+            changed = [row for row in rows if not unchanged(self._storage, row[0], row[1], row[-1])]
+            if not changed:
+                return Page([_entry(row, aliases) for row in rows], total)
+            self._index.answer(partial(_discard, rows=changed))
 
-    def _deleted(self, name: str) -> set[str]:
-        files = self._storage.names(f"{name}/{DELETED}")
-        return {file[:-5] for file in files if file.endswith(".json") and names.is_version(file[:-5])}
+    def _select(
+        self, name: str | None, query: Query | None, limit: int | None, offset: int
+    ) -> tuple[list[Row], int, Aliases]:
+        """The rows of a page, how many there are in all, and the aliases of their models."""
+        from ocad_registry import index_rows
+        from ocad_registry.coherence import Look
+
+        paths = query.paths if query else frozenset()
+        models = self.models() if name is None else [name]
+        aliases = self._aliases(models) if any(path[0] == "aliases" for path in paths) else {}
+        look = Look(self._storage, models, complete=name is None)
+
+        def select(connection: sqlite3.Connection) -> tuple[list[Row], int]:
+            chosen = query.select(index_rows.IndexFacts(connection, aliases)) if query else None
+            return index_rows.page(connection, name, chosen, limit, offset)
+
+        rows, total = self._index.answer(lambda connection: look.answer(connection, paths, select))
+        return rows, total, aliases or self._aliases({row[0] for row in rows})
+
+    def document(self, version: Version) -> dict[str, Any]:
+        """The verified `metadata.json`, from the index while its file is unchanged; raises `Corrupt` or `NotFound`."""
+        from ocad_registry.coherence import keep, look_up
+        from ocad_registry.index_rows import Reading
+
+        name, number = version.name, version.version
+        known = identity(self._storage, name, number, True)
+        found = self._index.answer(lambda connection: look_up(connection, name, number, known)) if known else None
+        if found:
+            version.check_digest(found[1])
+            document: dict[str, Any] = json.loads(found[0])
+            return document
+        stamp = stamps(self._storage, name, {number: True}).get(number, b"")
+        metadata = read_metadata(self._storage, name, number)
+        version.check_digest(metadata.sha256)
+        reading = Reading(name, number, stamp, known, metadata.document, metadata.sha256)
+        self._index.answer(lambda connection: keep(connection, reading))
+        return metadata.document
+
+    def _aliases(self, models: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+        """Model → version → the aliases that point at it, sorted."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for name in models:
+            pointing = found[name] = {}
+            for alias, version in all_current(self._storage, name).items():
+                pointing.setdefault(version, []).append(alias)
+        return found
+
+
+def completions(storage: Storage, catalogue: Catalogue, prefix: str) -> list[str]:
+    """The references that begin with `prefix`: models, and after `@` a model's aliases and versions, highest first."""
+    name, at, start = prefix.partition("@")
+    if not at:
+        return [model for model in catalogue.models() if model.startswith(name)]
+    if not names.is_model(name):
+        return []
+    versions = sorted(catalogue.living(name), key=names.version_key, reverse=True)
+    targets = [*all_current(storage, name), *versions]
+    return [f"{name}@{target}" for target in targets if target.startswith(start)]
+
+
+def _entry(row: Row, aliases: Aliases) -> Entry:
+    name, version, plugin, task, metric, created_at, metrics, passed, broken, _ = row
+    pointing = list(aliases[name].get(version, ()))
+    if broken is not None:
+        return Entry(name, version, aliases=pointing, broken=broken)
+    return Entry(name, version, plugin, task, metric, created_at, pointing, json.loads(metrics), bool(passed))
+
+
+def _discard(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    from ocad_registry import index_rows
+    from ocad_registry.index import transaction
+
+    with transaction(connection, writing=True):
+        for name, version, *_ in rows:
+            index_rows.discard(connection, name, version)

@@ -115,6 +115,13 @@ def version_key(version: str) -> VersionKey:
     return int(major), int(minor), int(patch), 0 if labels else 1, parts
 
 
+def version_rank(version: str) -> str:
+    """A string for each legal version; their order is that of `version_key`. The blank sorts before every label character."""
+    major, minor, patch, release, labels = version_key(version)
+    parts = " ".join(f"1{word}" if kind else f"0{number:015}" for kind, number, word in labels)
+    return f"{major:015}.{minor:015}.{patch:015}.{release}{parts}"
+
+
 def is_release(version: str) -> bool:
     """Whether a legal `version` is no pre-release."""
     return "-" not in version

@@ -1,26 +1,28 @@
-"""The query grammar of FORMAT.md: a tokenizer, a recursive-descent parser, and predicates over `metadata.json`.
+"""The query grammar of FORMAT.md: a tokenizer, a recursive-descent parser, and what a query asks of the versions' facts.
 
-A name denotes a set of values (none when it is missing or null, several when it leads through an array); a comparison
-holds when one of them satisfies it, so that with a missing value it is false, `!=` included, and `not` of it true.
+A name denotes a set of values (none when it is missing or null, several when it leads through an array); a test chooses the
+versions of which one value satisfies it, so that `and`, `or` and `not` are intersection, union and complement.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import reduce
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ocad_registry import names
 from ocad_registry.errors import InvalidName, InvalidQuery
-from ocad_registry.listing import Entry
 
 Literal = str | float | bool
-Predicate = Callable[[Entry], bool]
+Path = tuple[str, ...]
+Value = str | float | bytes
+"""A value as it is compared: true and false are `TRUTH[…]`, an object is `b""`, which equals nothing."""
+TRUTH = {True: b"true", False: b"false"}
 
 LENGTH_LIMIT = 10_000
 DEPTH_LIMIT = 100
@@ -38,15 +40,8 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_COMPARISONS = ("=", "!=", "<=", ">=", "<", ">")
 _SEGMENT = re.compile(r"""\["((?:[^"]|"")*)"\]|\.?([A-Za-z_][A-Za-z0-9_]*)""")
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +53,42 @@ class Token:
     place: int
 
 
-def parse_query(expression: str) -> Predicate:
-    """The predicate that `expression` stands for; raises `InvalidQuery` with the column (from 1)."""
+class Facts(Protocol):
+    """Versions, each standing for a number, and what is known of them."""
+
+    def everything(self) -> AbstractSet[int]:
+        """All of them."""
+        ...
+
+    def present(self, path: Path) -> AbstractSet[int]:
+        """Those that have a value at `path`."""
+        ...
+
+    def comparing(self, path: Path, symbol: str, literals: Sequence[Literal]) -> AbstractSet[int]:
+        """Those of which a value at `path` is `symbol` (`= != < <= > >=`) than one of `literals`, and of its type."""
+        ...
+
+    def matching(self, path: Path, pattern: re.Pattern[str]) -> AbstractSet[int]:
+        """Those of which a string at `path` matches as a whole."""
+        ...
+
+
+Selection = Callable[[Facts], AbstractSet[int]]
+
+
+class Query(NamedTuple):
+    """A parsed query: which versions it chooses, and every path that it asks for."""
+
+    select: Selection
+    paths: frozenset[Path]
+
+
+def parse_query(expression: str) -> Query:
+    """What `expression` stands for; raises `InvalidQuery` with the column (from 1)."""
     if len(expression) > LENGTH_LIMIT:
         raise InvalidQuery(f"the query is longer than {LENGTH_LIMIT} characters", "shorten it")
+    if any("\ud800" <= character <= "\udfff" for character in expression):
+        raise InvalidQuery("the query is no Unicode text", "write it in UTF-8")
     return _Parser(list(_tokens(expression))).parse()
 
 
@@ -109,12 +136,13 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._paths: set[Path] = set()
 
-    def parse(self) -> Predicate:
-        predicate = self._or()
+    def parse(self) -> Query:
+        selection = self._or()
         if self._token.kind != "end":
             _fail(self._token.place, f"`{self._token.text}` is one word too many")
-        return predicate
+        return Query(selection, frozenset(self._paths))
 
     @property
     def _token(self) -> Token:
@@ -132,69 +160,72 @@ class _Parser:
         if self._take(word) is None:
             _fail(self._token.place, f"`{word}` belongs here, not `{self._token.text}`")
 
-    def _or(self) -> Predicate:
+    def _or(self) -> Selection:
         terms = [self._and()]
         while self._take("or"):
             terms.append(self._and())
-        return terms[0] if len(terms) == 1 else lambda entry: any(term(entry) for term in terms)
+        return terms[0] if len(terms) == 1 else lambda facts: reduce(_union, (term(facts) for term in terms))
 
-    def _and(self) -> Predicate:
+    def _and(self) -> Selection:
         factors = [self._not()]
         while self._take("and"):
             factors.append(self._not())
-        return factors[0] if len(factors) == 1 else lambda entry: all(factor(entry) for factor in factors)
+        return factors[0] if len(factors) == 1 else lambda facts: reduce(_both, (factor(facts) for factor in factors))
 
-    def _not(self) -> Predicate:
+    def _not(self) -> Selection:
         self._depth += 1
         if self._depth > DEPTH_LIMIT:
             _fail(self._token.place, f"nested deeper than {DEPTH_LIMIT}")
         if self._take("not"):
-            predicate = _negated(self._not())
+            selection = _negated(self._not())
         elif self._take("("):
-            predicate = self._or()
+            selection = self._or()
             self._require(")")
         else:
-            predicate = self._comparison()
+            selection = self._comparison()
         self._depth -= 1
-        return predicate
+        return selection
 
-    def _comparison(self) -> Predicate:
+    def _comparison(self) -> Selection:
         token = self._token
         if token.kind != "name":
             _fail(token.place, f"a field's name belongs here, not `{token.text}`")
         self._next += 1
         path = _path(token)
-        if symbol := self._take("=", "!=", "<", "<=", ">", ">="):
-            return _any(path, _compare(_COMPARISONS[symbol], self._literal(path)))
+        self._paths.add(path)
+        if symbol := self._take(*_COMPARISONS):
+            literal = self._literal(path)
+            return lambda facts: facts.comparing(path, symbol, [literal])
         if self._take("is"):
             negated = self._take("not")
             self._require("null")
-            return _any(path, lambda value: True) if negated else _negated(_any(path, lambda value: True))
+            return (lambda facts: facts.present(path)) if negated else _negated(lambda facts: facts.present(path))
         if self._take("not"):
             return _negated(self._membership(path))
         return self._membership(path)
 
-    def _membership(self, path: tuple[str, ...]) -> Predicate:
+    def _membership(self, path: Path) -> Selection:
         if self._take("in"):
-            return self._in(path)
+            literals = self._literals(path)
+            return lambda facts: facts.comparing(path, "=", literals)
         if self._take("like"):
             token = self._token
             if token.kind != "string":
                 _fail(token.place, f"a string belongs after `like`, not `{token.text}`")
             self._next += 1
             pattern = _pattern(token)
-            return _any(path, lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None)
+            return lambda facts: facts.matching(path, pattern)
         _fail(self._token.place, f"a comparison belongs after `{'.'.join(path)}`, not `{self._token.text}`")
 
-    def _in(self, path: tuple[str, ...]) -> Predicate:
+    def _literals(self, path: Path) -> list[Literal]:
         self._require("(")
-        tests = [_compare(operator.eq, self._literal(path))]
+        literals = [self._literal(path)]
         while self._take(","):
-            tests.append(_compare(operator.eq, self._literal(path)))
+            literals.append(self._literal(path))
         self._require(")")
-        return _any(path, lambda value: any(test(value) for test in tests))
+        return literals
 
-    def _literal(self, path: tuple[str, ...]) -> Literal | names.VersionKey:
+    def _literal(self, path: Path) -> Literal:
         token = self._token
         self._next += 1
         value: Literal
@@ -211,19 +242,27 @@ class _Parser:
         return _version_literal(token, value) if path == ("version",) else value
 
 
-def _version_literal(token: Token, value: Literal) -> names.VersionKey:
+def _version_literal(token: Token, value: Literal) -> str:
     """The field `version` compares by SemVer precedence, so its literals are versions."""
     try:
-        return names.version_key(names.check_version(value if isinstance(value, str) else token.text))
+        return names.version_rank(names.check_version(value if isinstance(value, str) else token.text))
     except InvalidName:
         _fail(token.place, f"`version` compares with a version such as `'1.2.0'`, not {token.text}")
 
 
-def _negated(predicate: Predicate) -> Predicate:
-    return lambda entry: not predicate(entry)
+def _negated(selection: Selection) -> Selection:
+    return lambda facts: facts.everything() - selection(facts)
 
 
-def _path(token: Token) -> tuple[str, ...]:
+def _both(first: AbstractSet[int], second: AbstractSet[int]) -> AbstractSet[int]:
+    return first & second
+
+
+def _union(first: AbstractSet[int], second: AbstractSet[int]) -> AbstractSet[int]:
+    return first | second
+
+
+def _path(token: Token) -> Path:
     segments = tuple(plain if plain else quoted.replace('""', '"') for quoted, plain in _SEGMENT.findall(token.text))
     if segments[0] not in FIELDS:
         close = get_close_matches(segments[0], FIELDS, n=1, cutoff=0.5)
@@ -249,43 +288,29 @@ def _pattern(token: Token) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def _any(path: tuple[str, ...], test: Callable[[Any], bool]) -> Predicate:
-    return lambda entry: any(test(value) for value in _values(entry, path))
+def values(document: dict[str, Any], path: Path) -> set[Value]:
+    """What `path` denotes in the `metadata.json` of a version; `ref` is its reference, `version` its rank."""
+    if path == ("version",):
+        return {names.version_rank(document["version"])}
+    start = f"{document['name']}@{document['version']}" if path[0] == "ref" else document.get(path[0])
+    return {_value(found) for found in reduce(_step, path[1:], _spread(start)) if found is not None}
 
 
-def _values(entry: Entry, path: tuple[str, ...]) -> list[Any]:
-    first, rest = path[0], path[1:]
-    if first == "version" and not rest:
-        return [names.version_key(entry.version)]
-    if first in ("aliases", "ref"):
-        start: Any = getattr(entry, first)
-    else:
-        start = entry.document.get(first)
-    return [_named(value) for value in reduce(_step, rest, _spread(start)) if value is not None]
+def _value(found: Any) -> Value:
+    """An object that has a name stands for it: `plugin = 'tcn'` means `plugin.name = 'tcn'`. Numbers are doubles."""
+    if isinstance(found, dict) and isinstance(found.get("name"), str):
+        found = found["name"]
+    if isinstance(found, str):
+        return found
+    if isinstance(found, bool):
+        return TRUTH[found]
+    return float(found) if isinstance(found, int | float) else b""
 
 
-def _named(value: Any) -> Any:
-    """An object that has a name stands for it: `plugin = 'tcn'` means `plugin.name = 'tcn'`."""
-    return value["name"] if isinstance(value, dict) and isinstance(value.get("name"), str) else value
-
-
-def _step(values: list[Any], segment: str) -> list[Any]:
-    return [item for value in values if isinstance(value, dict) for item in _spread(value.get(segment))]
+def _step(found: list[Any], segment: str) -> list[Any]:
+    return [item for value in found if isinstance(value, dict) for item in _spread(value.get(segment))]
 
 
 def _spread(value: Any) -> list[Any]:
     """The elements of an array, however deep; of anything else itself."""
     return [item for element in value for item in _spread(element)] if isinstance(value, list) else [value]
-
-
-def _compare(compare: Callable[[Any, Any], bool], literal: Any) -> Callable[[Any], bool]:
-    """Values of another type than the literal satisfy nothing; true and false know only = and !=."""
-
-    def test(value: Any) -> bool:
-        if isinstance(literal, bool):
-            return isinstance(value, bool) and compare in (operator.eq, operator.ne) and compare(value, literal)
-        if isinstance(literal, float):
-            return isinstance(value, int | float) and not isinstance(value, bool) and compare(float(value), literal)
-        return type(value) is type(literal) and compare(value, literal)
-
-    return test

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ocad_registry import Entry, InvalidQuery
+from ocad_registry import InvalidQuery
+from ocad_registry.index import MEMORY, connect
+from ocad_registry.index_rows import IndexFacts, Reading, add_fields, remember
 from ocad_registry.query import field_name, parse_query, quote
 
 from .conftest import Publisher
@@ -93,15 +95,33 @@ def combined(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
 trees = st.recursive(comparisons() | memberships() | null_tests(), combined, max_leaves=8)
 
 
-def entry(**document: Any) -> Entry:
-    return Entry("m", "1.10.0", aliases=["canary", "production"], document=document)
+def holds(text: str, **document: Any) -> bool:
+    """Whether the query chooses `m@1.10.0`, to which two aliases point, from the two readable versions and a broken one."""
+    query = parse_query(text)
+    required = {"created_at": "", "plugin": {"name": "tcn"}, "task": "", "metrics": {}, "passed": True}
+    readings = [
+        Reading("m", "1.10.0", b"", b"", required | {"name": "m", "version": "1.10.0"} | document, ""),
+        Reading("n", "1.10.0", b"", b"", required | {"name": "n", "version": "1.10.0"}, ""),
+        Reading("m", "2.0.0", b"", b"", {}, "", "broken"),
+    ]
+    connection = connect(MEMORY)
+    try:
+        remember(connection, readings)
+        add_fields(connection, query.paths)
+        facts = IndexFacts(connection, {"m": {"1.10.0": ["canary", "production"], "2.0.0": ["canary"]}})
+        chosen = query.select(facts)
+        numbers = dict(connection.execute("SELECT model || '@' || version, id FROM version"))
+        assert numbers["m@2.0.0"] not in chosen
+        return numbers["m@1.10.0"] in chosen
+    finally:
+        connection.close()
 
 
 @settings(max_examples=300)
 @given(trees, documents)
 def test_a_query_means_what_its_tree_means(tree: Node, params: dict[str, Any]) -> None:
     text, expected = tree
-    assert parse_query(text)(entry(params=params)) == expected(params)
+    assert holds(text, params=params) == expected(params)
 
 
 @given(st.text() | st.text("()'=<>!., \\%_andornotilkesu10\"[]", max_size=40))
@@ -113,7 +133,7 @@ def test_a_query_means_what_its_tree_means(tree: Node, params: dict[str, Any]) -
 @example("name\u00a0= 'a'")
 def test_any_text_is_a_query_or_refused(text: str) -> None:
     try:
-        answer = parse_query(text)(entry(params={}))
+        answer = holds(text, params={})
     except InvalidQuery as error:
         answer = error.exit_code == 2 and bool(error.hint)
         assert answer
@@ -123,9 +143,9 @@ def test_any_text_is_a_query_or_refused(text: str) -> None:
 @given(strings, strings)
 def test_like_with_everything_escaped_is_equality(pattern: str, value: str) -> None:
     escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    matches = parse_query(f"description like {quote(escaped)}")
-    assert matches(entry(description=pattern))
-    assert matches(entry(description=value)) == (pattern == value)
+    query = f"description like {quote(escaped)}"
+    assert holds(query, description=pattern)
+    assert holds(query, description=value) == (pattern == value)
 
 
 @pytest.mark.parametrize(
@@ -160,23 +180,44 @@ def test_a_misspelt_field_names_its_nearest() -> None:
 
 
 def test_lists_and_the_entry_itself_can_be_asked_for() -> None:
-    one = entry(name="m", plugin={"name": "tcn"}, files=[{"role": "onnx"}, {"role": "report"}])
+    one: dict[str, Any] = {
+        "files": [{"role": "onnx"}, {"role": "report"}],
+        "params": {"a": [1, True, [2, "x"]], "b": {}},
+    }
     for text in (
         "aliases = 'canary'",
         "files.role = 'report'",
         "version > '1.9.0'",
         "plugin = 'tcn'",
         "plugin like 't%'",
+        "ref = 'm@1.10.0'",
+        "params.a = 1 and params.a = true and params.a = 2 and params.a = 'x'",
+        "params.b is not null",
+        "passed != false",
     ):
-        assert parse_query(text)(one), text
+        assert holds(text, **one), text
     for text in (
         "aliases = 'old'",
         "files.role = 'weights'",
         "version > '1.10.0'",
         "plugin != 'tcn'",
         "files.role is null",
+        "version like '%'",
+        "aliases.name = 'canary'",
+        "aliases = true",
+        "params.a = false",
+        "params.b = 'b'",
+        "passed < true",
+        "passed = 1",
     ):
-        assert not parse_query(text)(one), text
+        assert not holds(text, **one), text
+
+
+def test_a_query_may_be_as_wide_and_deep_as_the_grammar_allows() -> None:
+    assert holds(" or ".join(["ref = 1"] * 900 + ["task = ''"]), task="")
+    assert holds("not (" * 49 + "not task = 'a'" + ")" * 49, task="a")
+    wide = " and ".join(f"params.k{number} = {number}" for number in range(300))
+    assert holds(wide, params={f"k{number}": number for number in range(300)})
 
 
 def test_queries_answer_in_the_order_of_lists(publish: Publisher, registry: Any) -> None:

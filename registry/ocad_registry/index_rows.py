@@ -1,0 +1,320 @@
+"""What the query index holds: rows of versions, the values that queries compare, and the seals of models (see `index`).
+
+Every function works inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
+
+from ocad_registry import names
+from ocad_registry.query import TRUTH, Literal, Path, values
+
+EAGER: tuple[Path, ...] = (
+    ("task",),
+    ("plugin",),
+    ("metric",),
+    ("name",),
+    ("passed",),
+    ("created_at",),
+    ("version",),
+    ("ref",),
+)
+"""Fields whose values are kept for every version from the beginning, as every metric is; others since somebody asked."""
+ASKED_LIMIT = 32
+_ONE = "SELECT id FROM version WHERE model = ? AND version = ?"
+_INSERT = "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Reading(NamedTuple):
+    """A version as it was read: `document` with its `sha256`, or why it is `broken`.
+
+    `stamp` and `identity` (see `survey`) were taken before the file was opened.
+    """
+
+    name: str
+    version: str
+    stamp: bytes
+    identity: bytes
+    document: dict[str, Any]
+    sha256: str
+    broken: str | None = None
+
+
+class Seal(NamedTuple):
+    """What the rows of a model were last compared with; `whole` when every version in the listing could be read."""
+
+    digest: bytes
+    mark: bytes
+    whole: bool
+
+
+def seals(connection: sqlite3.Connection) -> dict[str, Seal]:
+    """The seal of every model."""
+    rows = connection.execute("SELECT name, digest, mark, whole FROM model")
+    return {name: Seal(digest, mark, bool(whole)) for name, digest, mark, whole in rows}
+
+
+def set_seal(connection: sqlite3.Connection, name: str, digest: bytes, mark: bytes, versions: int) -> None:
+    """Seals the rows of a model, of which the listing has so many `versions`."""
+    readable = connection.execute(
+        "SELECT count(*) FROM version WHERE model = ? AND broken IS NULL", (name,)
+    ).fetchone()[0]
+    connection.execute("INSERT OR REPLACE INTO model VALUES (?, ?, ?, ?)", (name, digest, mark, readable == versions))
+
+
+def break_seals(connection: sqlite3.Connection, models: Iterable[str]) -> None:
+    """Rows of `models` were written or removed without a look at the listing."""
+    connection.executemany("INSERT OR REPLACE INTO model VALUES (?, x'', x'', 0)", [(name,) for name in models])
+
+
+def drop_seal(connection: sqlite3.Connection, name: str) -> None:
+    """The model has no rows."""
+    connection.execute("DELETE FROM model WHERE name = ?", (name,))
+
+
+def keep_only(connection: sqlite3.Connection, models: Iterable[str]) -> None:
+    """Forgets every model but these."""
+    for name in seals(connection).keys() - set(models):
+        forget(connection, [id_ for (id_,) in connection.execute("SELECT id FROM version WHERE model = ?", (name,))])
+        drop_seal(connection, name)
+
+
+def stamps(connection: sqlite3.Connection, name: str) -> list[tuple[str, int, bytes]]:
+    """Version, row and stamp of every version of a model."""
+    return connection.execute("SELECT version, id, stamp FROM version WHERE model = ?", (name,)).fetchall()
+
+
+def broken(connection: sqlite3.Connection, name: str) -> list[tuple[str, bytes]]:
+    """Version and identity of those that could not be read."""
+    return connection.execute(
+        "SELECT version, identity FROM version WHERE model = ? AND broken IS NOT NULL", (name,)
+    ).fetchall()
+
+
+def discard(connection: sqlite3.Connection, name: str, version: str) -> None:
+    """Forgets one version, whose file is not what it was."""
+    forget(connection, [id_ for (id_,) in connection.execute(_ONE, (name, version))])
+    break_seals(connection, [name])
+
+
+def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Removes these rows and all that hangs on them."""
+    if not ids:
+        return
+    keys = [(id_,) for id_ in ids]
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY)")
+    connection.execute("DELETE FROM gone")
+    connection.executemany("INSERT INTO gone VALUES (?)", keys)
+    connection.execute("DELETE FROM value WHERE version IN (SELECT id FROM gone)")
+    connection.executemany("DELETE FROM document WHERE id = ?", keys)
+    connection.executemany("DELETE FROM version WHERE id = ?", keys)
+
+
+def remember(connection: sqlite3.Connection, readings: Sequence[Reading]) -> None:
+    """Writes rows for `readings`, in place of older ones."""
+    earlier: list[int] = []
+    for name in {reading.name for reading in readings}:
+        known = dict(connection.execute("SELECT version, id FROM version WHERE model = ?", (name,)))
+        earlier += [known[reading.version] for reading in readings if reading.name == name and reading.version in known]
+    forget(connection, earlier)
+    first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM version").fetchone()[0]
+    numbered = list(enumerate(readings, first))
+    sound = [(id_, reading) for id_, reading in numbered if reading.broken is None]
+    connection.executemany(_INSERT, [_row(id_, reading) for id_, reading in numbered])
+    connection.executemany(
+        "INSERT INTO document VALUES (?, ?, ?)",
+        [
+            (id_, reading.sha256, json.dumps(reading.document, ensure_ascii=False, separators=(",", ":")))
+            for id_, reading in sound
+        ],
+    )
+    _Fields(connection).fill(sound)
+
+
+def _row(id_: int, reading: Reading) -> tuple[Any, ...]:
+    name, version, stamp, identity, document, _, broken = reading
+    start = (id_, name, version, stamp, identity, document.get("created_at", ""), names.version_rank(version))
+    if broken is not None:
+        return *start, None, None, None, None, None, broken
+    shown = json.dumps(document["metrics"], ensure_ascii=False)
+    return *start, document["plugin"]["name"], document["task"], document.get("metric"), shown, document["passed"], None
+
+
+class _Fields:
+    """The fields that have a number in the index."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._numbers: dict[str, int] = dict(connection.execute("SELECT path, id FROM field"))
+        rows = connection.execute("SELECT path FROM field WHERE asked")
+        self._asked = [tuple(json.loads(path)) for (path,) in rows]
+
+    def fill(self, numbered: Iterable[tuple[int, Reading]]) -> None:
+        """The values of new rows."""
+        rows = []
+        everywhere = [(self._number(path), path) for path in (*EAGER, *self._asked)]
+        for id_, reading in numbered:
+            for number, path in everywhere:
+                rows += [(number, value, id_) for value in values(reading.document, path)]
+            for metric, value in reading.document["metrics"].items():
+                rows.append((self._number(("metrics", metric)), float(value), id_))
+        self._write(rows)
+
+    def add(self, paths: Iterable[Path]) -> None:
+        """The values of fields that nobody asked for before, of all rows."""
+        documents = self._connection.execute("SELECT id, json FROM document").fetchall()
+        parsed = [(id_, json.loads(document)) for id_, document in documents]
+        for path in paths:
+            number = self._number(path, asked=True)
+            self._write([(number, value, id_) for id_, document in parsed for value in values(document, path)])
+
+    def _number(self, path: Path, asked: bool = False) -> int:
+        key = json.dumps(path)
+        number = self._numbers.get(key)
+        if number is None:
+            inserted = self._connection.execute("INSERT INTO field (path, asked) VALUES (?, ?)", (key, asked))
+            number = self._numbers[key] = int(inserted.lastrowid or 0)
+        return number
+
+    def _write(self, rows: list[tuple[int, Any, int]]) -> None:
+        self._connection.executemany("INSERT INTO value VALUES (?, ?, ?)", rows)
+
+
+def is_kept(path: Path) -> bool:
+    """Whether values at `path` are known without having been asked for."""
+    return path in EAGER or path[0] == "aliases" or (path[0] == "metrics" and len(path) == 2)
+
+
+def unknown(connection: sqlite3.Connection, paths: Iterable[Path]) -> list[Path]:
+    """Those of `paths` whose values are still to be added."""
+    known = {path for (path,) in connection.execute("SELECT path FROM field WHERE asked")}
+    return [path for path in paths if not is_kept(path) and json.dumps(path) not in known]
+
+
+def add_fields(connection: sqlite3.Connection, paths: Iterable[Path]) -> None:
+    """Makes `paths` known; where there are too many, the others that were asked for are forgotten."""
+    fresh = unknown(connection, paths)
+    (asked,) = connection.execute("SELECT count(*) FROM field WHERE asked").fetchone()
+    if fresh and asked + len(fresh) > ASKED_LIMIT:
+        connection.execute("DELETE FROM value WHERE field IN (SELECT id FROM field WHERE asked)")
+        connection.execute("DELETE FROM field WHERE asked")
+        fresh = unknown(connection, paths)
+    if fresh:
+        _Fields(connection).add(fresh)
+
+
+class IndexFacts:
+    """`query.Facts` in the index, and in `aliases`: model → version → the aliases that point at it now."""
+
+    def __init__(self, connection: sqlite3.Connection, aliases: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        self._connection = connection
+        self._aliases = aliases
+
+    def everything(self) -> set[int]:
+        """Every readable version."""
+        return self._ids("SELECT id FROM version WHERE broken IS NULL")
+
+    def present(self, path: Path) -> set[int]:
+        """Those that have a value at `path`."""
+        if path[0] == "aliases":
+            return self._pointed(path, lambda _: True)
+        return self._ids("SELECT version FROM value WHERE field = ?", self._field(path))
+
+    def comparing(self, path: Path, symbol: str, literals: Sequence[Literal]) -> set[int]:
+        """Those of which a value at `path` is `symbol` than one of `literals`, and of its type."""
+        found: set[int] = set()
+        for literal in literals:
+            found |= self._comparing(path, symbol, literal)
+        return found
+
+    def matching(self, path: Path, pattern: re.Pattern[str]) -> set[int]:
+        """Those of which a string at `path` matches as a whole; a version's rank is no string of the user's."""
+        if path[0] == "aliases":
+            return self._pointed(path, lambda alias: pattern.fullmatch(alias) is not None)
+        if path == ("version",):
+            return set()
+        rows = self._connection.execute(
+            "SELECT value, version FROM value WHERE field = ? AND typeof(value) = 'text'", (self._field(path),)
+        )
+        return {id_ for value, id_ in rows if pattern.fullmatch(value)}
+
+    def _comparing(self, path: Path, symbol: str, literal: Literal) -> set[int]:
+        if path[0] == "aliases":
+            compare = _COMPARISONS[symbol]
+            return self._pointed(path, lambda alias: isinstance(literal, str) and compare(alias, literal))
+        if isinstance(literal, bool):
+            # of the two there are, `!=` one is `=` the other
+            wanted = {"=": literal, "!=": not literal}.get(symbol)
+            if wanted is None:
+                return set()
+            return self._ids(_EQUAL, self._field(path), TRUTH[wanted])
+        kind = "text" if isinstance(literal, str) else "real"
+        return self._ids(_COMPARE[symbol], self._field(path), literal, kind)
+
+    def _field(self, path: Path) -> int:
+        """The number of the field; 0, which has no values, if no version has it."""
+        row = self._connection.execute("SELECT id FROM field WHERE path = ?", (json.dumps(path),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _ids(self, statement: str, *parameters: object) -> set[int]:
+        return {id_ for (id_,) in self._connection.execute(statement, parameters)}
+
+    def _pointed(self, path: Path, test: Callable[[str], bool]) -> set[int]:
+        """The readable versions at which an alias points that passes `test`."""
+        if len(path) > 1:
+            return set()
+        found: set[int] = set()
+        for name, versions in self._aliases.items():
+            for version, aliases in versions.items():
+                if any(map(test, aliases)):
+                    found |= self._ids(
+                        "SELECT id FROM version WHERE model = ? AND version = ? AND broken IS NULL", name, version
+                    )
+        return found
+
+
+_COMPARISONS: dict[str, Callable[[str, str], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_EQUAL = "SELECT version FROM value WHERE field = ? AND value = ?"
+_COMPARE = {
+    symbol: f"SELECT version FROM value WHERE field = ? AND value {symbol} ? AND typeof(value) = ?"
+    for symbol in _COMPARISONS
+}
+
+
+def page(
+    connection: sqlite3.Connection, name: str | None, chosen: AbstractSet[int] | None, limit: int | None, offset: int
+) -> tuple[list[Any], int]:
+    """The rows (`ROW`) from `offset` on, at most `limit`, newest first and broken ones last, and how many there are in all.
+
+    Of the model `name` alone, or of all; of the versions `chosen` alone, or of all.
+    """
+    where, parameters = ("WHERE model = ?", [name]) if name is not None else ("", [])
+    if chosen is None:
+        (total,) = connection.execute(f"SELECT count(*) FROM version {where}", parameters).fetchone()
+        bounds = [*parameters, -1 if limit is None else limit, offset]
+        rows = connection.execute(f"SELECT {ROW} FROM version {where} {_ORDER} LIMIT ? OFFSET ?", bounds).fetchall()
+        return rows, total
+    ordered = [
+        id_ for (id_,) in connection.execute(f"SELECT id FROM version {where} {_ORDER}", parameters) if id_ in chosen
+    ]
+    wanted = ordered[offset : None if limit is None else offset + limit]
+    one = f"SELECT {ROW} FROM version WHERE id = ?"
+    return [connection.execute(one, (id_,)).fetchone() for id_ in wanted], len(ordered)
+
+
+ROW = "model, version, plugin, task, metric, created_at, metrics, passed, broken, identity"
+_ORDER = "ORDER BY created_at DESC, model, rank DESC"

@@ -18,6 +18,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -112,10 +113,12 @@ class Cache:
         """Whether the copy is whole; its digest is taken again only when the file is not the one last seen."""
         try:
             descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # absent, a link, somebody else's: downloading replaces it, or says why it cannot
             return False
         try:
             found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return False
             stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if self._sound.get(target) == stamp:
                 return True

@@ -41,7 +41,9 @@ class Garbage:
 
 def collect(storage: Storage, models: Iterable[str], grace: float, dry_run: bool) -> list[Garbage]:
     """Finds all garbage and, unless `dry_run`, removes what is due. `grace` in seconds."""
-    return [_dispose(storage, waste, dry_run) for waste in _find(storage, models, grace)]
+    found = (_dispose(storage, waste, dry_run) for waste in _find(storage, models, grace))
+    # what was due and is gone was removed, or taken up again, by another process
+    return [garbage for garbage in found if garbage.removed or dry_run or not garbage.due]
 
 
 def _dispose(storage: Storage, waste: Waste, dry_run: bool) -> Garbage:

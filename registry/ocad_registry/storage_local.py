@@ -249,9 +249,12 @@ class LocalStorage:
 
 
 def _remove_hidden(place: str) -> bool:
-    if not stat.S_ISDIR(os.lstat(place).st_mode):
-        os.unlink(place)  # noqa: PTH108
-        return True
+    try:
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            os.unlink(place)  # noqa: PTH108
+            return True
+    except FileNotFoundError:
+        return False
     lock = lock_folder(place)
     if lock is None:
         return False

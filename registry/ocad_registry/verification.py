@@ -10,7 +10,7 @@ from ocad_registry import names
 from ocad_registry.aliases import ALIASES, current, numbers, read_entry
 from ocad_registry.errors import Corrupt, NotFound
 from ocad_registry.signing import SIGNATURES, check_signed
-from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_version, read_metadata
+from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_version, is_deleted, read_metadata
 
 if TYPE_CHECKING:
     from ocad_registry.listing import Catalogue
@@ -64,6 +64,8 @@ def verify_version(storage: Storage, name: str, version: str, keys: Keys | None 
         if keys is not None:
             check_signed(storage, found, keys)
     except NotFound:
+        if is_deleted(storage, name, version):
+            return []
         return [Finding(ref, "warning", "incomplete", f"`{ref}` has no `{METADATA}`: it was never published")]
     except Corrupt as error:
         return [Finding(ref, "error", error.code, error.message)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,8 +129,17 @@ class Version:
         with self._failures():
             return self._storage.fetch(sha256, self._place(file), file, self._where(file))
 
-    def _failures(self) -> AbstractContextManager[None]:
-        return failures(self._storage.root, f"reading `{self.ref}`")
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What is missing because the version was deleted and collected since it was resolved is no damage."""
+        with failures(self._storage.root, f"reading `{self.ref}`"):
+            try:
+                yield
+            except (Corrupt, FileNotFoundError) as error:
+                if not is_deleted(self._storage, self.name, self.version):
+                    raise
+                hint = f"`ocad registry list {self.name}` shows what there is"
+                raise NotFound(f"`{self.ref}` was deleted, and its files are collected", hint) from error
 
     def _downloaded(self) -> Path:
         """The folder of the local copies."""

@@ -15,7 +15,7 @@ COMMANDS = {
     "alerts": "List, acknowledge and resolve alerts.",
     "registry": "List, query, promote and verify versions.",
     "data": "List, describe, prepare and simulate data sets.",
-    "plugins": "List, describe and check plugins.",
+    "plugins": "List, describe, check and begin plugins.",
     "probe": "Measure a link: round-trip times in µs.",
     "serve": "Serve the registry over the Open Inference Protocol.",
     "doctor": "Show versions, machine, registry health and what is missing.",

@@ -1,4 +1,4 @@
-"""`ocad plugins`: what is installed, what it is, and whether it keeps the contract."""
+"""`ocad plugins`: what is installed, what it is, whether it keeps the contract, and how to begin a new one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from ocad.cli.output import emit, note, output_options, table
+from ocad.scaffold import TASKS
 
 
 @click.group()
 def plugins() -> None:
-    """List, describe and check plugins."""
+    """List, describe, check and begin plugins."""
 
 
 @plugins.command("list")
@@ -78,3 +79,25 @@ def check(name: str, data: str | None, metric: str | None, work: Path | None) ->
         lambda: table(("check", "verdict", "detail"), [(f.check, f.verdict, f.detail) for f in findings]),
     )
     return 0 if all(finding.verdict != "failed" for finding in findings) else 3
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--task", type=click.Choice(TASKS), default="forecast", show_default=True, help="What the model does.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to write it (default: ocad-NAME).")
+@output_options
+def new(name: str, task: str, folder: Path | None) -> None:
+    """Write a package for a new plugin NAME: a small working model with its settings, graph and tests."""
+    from ocad.scaffold import write_plugin
+
+    made = write_plugin(name, task, folder)
+    answer = {
+        "name": made.name,
+        "task": made.task,
+        "package": made.package,
+        "module": made.module,
+        "folder": str(made.folder),
+        "files": list(made.files),
+    }
+    written = "\n".join(str(made.folder / file) for file in made.files)
+    emit(answer, lambda: f"{written}\nnext     pip install -e {made.folder} && ocad plugins check {made.name}")

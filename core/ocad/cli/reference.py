@@ -36,9 +36,9 @@ def _describe(command: click.Command, context: click.Context) -> Iterator[str]:
     options = [record for option in command.params if (record := option.get_help_record(context))]
     if options:
         yield "\n| option | meaning |\n| --- | --- |\n"
-        for name, meaning in options:
-            cell = " ".join(meaning.split()).replace("|", r"\|")
-            yield f"| `{name}` | {cell} |\n"
+        for record in options:
+            name, meaning = (" ".join(cell.split()).replace("|", r"\|") for cell in record)
+            yield f"| `{name}` | {meaning} |\n"
 
 
 if __name__ == "__main__":

@@ -63,13 +63,15 @@ test: check ## Lint, types, contracts and every fast test
 test-slow: setup ## The tests that take minutes
 	$(CPU_THREADS) $(BIN)/pytest -m slow
 
-check: setup ## Format, lint, types, import contracts, sizes
+check: setup ## Format, lint, types, import contracts, sizes, the reference of the commands
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	@mkdir -p .cache
 	$(BIN)/lint-imports --no-cache >.cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
 	$(BIN)/python scripts/check_sizes.py
+	@$(BIN)/python -m ocad.cli.reference | diff docs/cli.md - || \
+	  { echo "docs/cli.md differs: run python -m ocad.cli.reference > docs/cli.md" >&2; exit 1; }
 	cd serving && cargo fmt --check && cargo clippy --locked --quiet --all-targets -- -D warnings
 
 fix: setup ## Format and repair what lint can

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ocad.config import Settings
 from ocad.detection.config import DetectorConfig
@@ -19,10 +20,37 @@ class CusumSettings(Settings):
         le=500,
         description="rows that a sum looks back on at most, so that it ends soon after the change",
     )
+    shortest: int = Field(
+        default=1, ge=1, description="rows that a sum spans at least, so that one or two far ones alone mean little"
+    )
     drift: float = Field(
         default=1.0, gt=0, description="deviations that each row must exceed to add to a sum: half the shift sought"
     )
     clip: float = Field(default=6.0, gt=0, description="the most deviations that one row counts for")
+    together: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="groups of metrics whose deviations are summed up together as well, so that little in each is seen",
+    )
+    peers: Mapping[str, float] = Field(
+        default={},
+        description="metrics that the endpoints share a cause for, such as their prober's host, each with the share of the"
+        " others' deviation that is taken off an endpoint's own",
+    )
+    peer_weight: float = Field(
+        default=0.3, gt=0, le=1, description="weight of the newest row in the average of the others' deviations"
+    )
+    even: bool = Field(
+        default=False,
+        description="each sum counts in units of what it reaches in one of 200 fitted rows, so that a metric that wanders"
+        " more than others tells less",
+    )
+    prompt: bool = Field(
+        default=False,
+        description="a sum to which the row itself adds nothing counts for nothing, so that alarms end soon",
+    )
+    least: Mapping[str, float] = Field(
+        default={}, description="the least deviation of a metric, in the unit or scale that it is read in"
+    )
     floor: float = Field(default=0.01, ge=0, description="the least deviation, as a share of the level")
     direction: Literal["both", "up"] = Field(
         default="both", description="`up`: only values above the level count, as of delays; lost rows always do"
@@ -33,6 +61,12 @@ class CusumSettings(Settings):
         default=20, ge=0, description="votes that the level is the median of; 0: the level never moves after training"
     )
     trust: int = Field(default=3, ge=1, description="votes that the fitted level has when scoring begins")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> CusumSettings:
+        if self.shortest > self.window:
+            raise ValueError("`shortest` must not be above `window`")
+        return self
 
 
 class ChangepointConfig(DetectorConfig):

@@ -24,20 +24,30 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """What was fitted for an endpoint, `(m,)` each: level (None where unknown), deviation, share of lost rows."""
+    """What was fitted for an endpoint, `(m,)` each: level (None where unknown), deviation, share of lost rows.
+
+    `units` `(m + g,)` are the deviations of what is summed up: the deviations of the metrics without what peers have in
+    common, and the sums of each group of metrics.
+    """
 
     level: Sequence[float | None]
     sigma: Sequence[float]
     lost: Sequence[float]
+    units: Sequence[float]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values."""
-        return {"level": list(self.level), "sigma": list(self.sigma), "lost": list(self.lost)}
+        return {
+            "level": list(self.level),
+            "sigma": list(self.sigma),
+            "lost": list(self.lost),
+            "units": list(self.units),
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Normal:
         """What `to_json` wrote."""
-        return cls(value["level"], value["sigma"], value["lost"])
+        return cls(value["level"], value["sigma"], value["lost"], value.get("units") or [1.0] * len(value["sigma"]))
 
 
 class MovingLevel:

@@ -16,23 +16,35 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def window_sums(increments: Floats, window: int) -> Floats:
-    """For the rows of `increments` `(window + n, c)` after the first `window`, the largest sum that ends there, `(n, c)`."""
+def window_sums(increments: Floats, window: int, shortest: int = 1, prompt: bool = False) -> Floats:
+    """For the rows of `increments` `(window + n, c)` after the first `window`, the largest sum that ends there, `(n, c)`.
+
+    A sum spans `shortest` to `window` rows. `prompt`: 0 where the row's own increment is not above 0.
+    """
     sums = np.cumsum(increments, axis=0)
-    lowest, size = sums, 1
-    while 2 * size <= window:  # doubling: the lowest of `size` rows, then of twice as many
+    span = window - shortest + 1
+    lowest, size = sums[: len(sums) - shortest + 1], 1
+    while 2 * size <= span:  # doubling: the lowest of `size` rows, then of twice as many
         lowest = np.minimum(lowest[:-size], lowest[size:])
         size *= 2
-    if size < window:
-        lowest = np.minimum(lowest[: size - window], lowest[window - size :])
-    return np.asarray(sums[window:] - lowest[:-1])
+    if size < span:
+        lowest = np.minimum(lowest[: size - span], lowest[span - size :])
+    largest = sums[window:] - lowest[:-1]
+    return np.where(increments[window:] > 0, largest, 0.0) if prompt else np.asarray(largest)
 
 
-def point_sum(newest_first: Sequence[float], drifts: Sequence[float], down_too: bool) -> float:
+def point_sum(
+    newest_first: Sequence[float], drifts: Sequence[float], down_too: bool, shortest: int = 1, prompt: bool = False
+) -> float:
     """The same for one row, upwards or in both directions: `newest_first` are deviations, `drifts` the drift times 1, 2, …"""
+    newest, drift = newest_first[0], drifts[0]
+    if prompt and (abs(newest) if down_too else newest) <= drift:
+        return 0.0
     sums = list(accumulate(newest_first))
-    up: float = max(map(sub, sums, drifts))
-    down: float = -min(map(add, sums, drifts)) if down_too else 0.0
+    if shortest > 1:
+        sums, drifts = [*sums[shortest - 1 :]] or [sums[-1]], drifts[shortest - 1 :]
+    up: float = 0.0 if prompt and newest <= drift else max(map(sub, sums, drifts))
+    down: float = -min(map(add, sums, drifts)) if down_too and not (prompt and -newest <= drift) else 0.0
     return max(up, down)
 
 

@@ -45,7 +45,7 @@ def learn(
         candidates = [replace(start, contamination=value) for value in CONTAMINATIONS]
     grown = []
     for growth in candidates:
-        detector = IsolationForestDetector(metrics, growth)
+        detector = IsolationForestDetector(metrics, growth).use_scales(config.scales)
         detector.fit(training.normal_rows(train))
         grown.append(detector)
     best = grown[0] if len(grown) == 1 else max(grown, key=lambda detector: _precision(detector, validation))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from ocad.config import GateSettings, PluginConfig, Settings
+
+Scale = Literal["log", "root"]
+"""How a metric can be read; see `ocad.detection.scaling`."""
 
 FEW_FALSE_ALARMS = GateSettings(
     name="held-out calibration holds on the test part", metric="false_alarm_rate_1pct", op="<=", threshold=0.05
@@ -41,4 +47,7 @@ class DetectorConfig(PluginConfig):
     pooled: bool = Field(
         default=False,
         description="one calibration for all endpoints together, where scores are relative to each already",
+    )
+    scales: Mapping[str, Scale] = Field(
+        default={}, description="metrics that are read as `log`, as suits delays, or `root`, as suits shares of losses"
     )

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.calibration import Calibration
+from ocad.detection.config import Scale
+from ocad.detection.scaling import point_scales, scale_columns
 from ocad.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class SeriesDetector(ABC):
         self.metrics = tuple(metrics)
         """The columns of a frame that are read, in the order of `values`."""
         self.calibration: Calibration | None = None
+        self.scales: dict[str, Scale] = {}
+        """The metrics that are read as their logarithm or root; set by `use_scales`."""
+        self._point_scales = point_scales(self.metrics, {})
         self.steps: dict[str, float] = {}
         """The median step in µs of each endpoint that was fitted."""
         self.unseen: set[str] = set()
@@ -83,7 +88,23 @@ class SeriesDetector(ABC):
     def from_parameters(cls, metrics: Sequence[str], parameters: Mapping[str, Any]) -> Self:
         """A detector with the fitted `parameters`."""
 
+    def meet(self, parts: Sequence[Series]) -> None:  # noqa: B027 - few detectors compare endpoints
+        """Sees the rows of all endpoints of a frame before `raw_series` is asked for any; for what compares endpoints."""
+
     # what everybody calls
+
+    def use_scales(self, scales: Mapping[str, Scale]) -> Self:
+        """Reads the metrics in `scales` as their logarithm or root from now on; returns itself. Call it before `fit`.
+
+        Raises `UsageError` for a metric that the detector does not read.
+        """
+        for metric in scales:
+            if metric not in self.metrics:
+                raise UsageError(
+                    f"the detector does not read `{metric}`, which has a scale", nearest(metric, self.metrics)
+                )
+        self.scales, self._point_scales = dict(scales), point_scales(self.metrics, scales)
+        return self
 
     def fit(self, frame: pd.DataFrame) -> None:
         """Fits on `frame` (DESIGN §7), mostly normal rows sorted by time; forgets calibration and streaming state."""
@@ -102,14 +123,17 @@ class SeriesDetector(ABC):
         """
         normal = frame[frame["label"] != 1] if "label" in frame else frame
         self.forget()
-        by_endpoint = {part.endpoint: self._raw(part) for part in self.series(normal)}
+        parts = list(self.series(normal))
+        self.meet(parts)
+        by_endpoint = {part.endpoint: self._raw(part) for part in parts}
         self.forget()
         self.calibration = Calibration.fit(by_endpoint, pooled)
 
     def raw(self, frame: pd.DataFrame) -> Floats:
         """Raw scores `(n,)` in the frame's row order, finite, higher is more anomalous; goes on from the state."""
-        result = np.empty(len(frame))
-        for part in self._checked(frame):
+        result, parts = np.empty(len(frame)), self._checked(frame)
+        self.meet(parts)
+        for part in parts:
             result[part.places] = self._raw(part)
         return result
 
@@ -119,8 +143,9 @@ class SeriesDetector(ABC):
         Raises `DataError` for a missing metric, or a time that is not after the endpoint's last one.
         """
         calibration = self._calibrated()
-        result = np.empty(len(frame))
-        for part in self._checked(frame):
+        result, parts = np.empty(len(frame)), self._checked(frame)
+        self.meet(parts)
+        for part in parts:
             result[part.places] = calibration.surprise(part.endpoint, self._raw(part))
         return result
 
@@ -141,6 +166,10 @@ class SeriesDetector(ABC):
             if math.isinf(value):
                 values = [math.nan if math.isinf(value) else value for value in values]
                 break
+        if self._point_scales:
+            values = list(values)
+            for index, scale in self._point_scales:
+                values[index] = scale(values[index])
         raw = self.raw_point(endpoint, time_us, values)
         if "steps" in track:
             self._learn_steps(track, [time_us])
@@ -165,6 +194,7 @@ class SeriesDetector(ABC):
         return {
             "metrics": list(self.metrics),
             "steps": self.steps,
+            "scales": self.scales,
             "parameters": self.parameters(),
             "calibration": self.calibration.to_json() if self.calibration else None,
         }
@@ -172,7 +202,7 @@ class SeriesDetector(ABC):
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The detector that `to_json` wrote, its state fresh."""
-        detector = cls.from_parameters(value["metrics"], value["parameters"])
+        detector = cls.from_parameters(value["metrics"], value["parameters"]).use_scales(value.get("scales", {}))
         detector.steps = {str(name): float(step) for name, step in value["steps"].items()}
         detector.calibration = Calibration.from_json(value["calibration"]) if value["calibration"] else None
         return detector
@@ -180,7 +210,7 @@ class SeriesDetector(ABC):
     # what a subclass may call
 
     def series(self, frame: pd.DataFrame) -> Iterator[Series]:
-        """The rows of `frame` by endpoint ("" when it has no such column), infinite values as NaN.
+        """The rows of `frame` by endpoint ("" when it has no such column), infinite values as NaN, in their scale.
 
         Raises `DataError` naming a metric that the frame lacks.
         """
@@ -191,6 +221,7 @@ class SeriesDetector(ABC):
         values = frame[list(self.metrics)].to_numpy(np.float64)
         if np.isinf(values).any():
             values = np.where(np.isinf(values), np.nan, values)
+        values = scale_columns(self.metrics, self.scales, values)
         times = frame["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
         for endpoint, places in _by_endpoint(frame):
             yield Series(endpoint, times[places], values[places], np.arange(len(frame))[places])

@@ -56,8 +56,9 @@ class DetectorPlugin:
         """Fits on the normal rows of `train` and calibrates on those of `validation`; override to tune on validation."""
         from ocad.detection.training import fit_and_calibrate
 
-        pooled = cast("DetectorConfig", context.config).pooled
-        return fit_and_calibrate(self.build(context, metrics), train, validation, pooled)
+        config = cast("DetectorConfig", context.config)
+        detector = self.build(context, metrics).use_scales(config.scales)
+        return fit_and_calibrate(detector, train, validation, config.pooled)
 
     def hooks(self) -> dict[str, Callable[..., Any]]:
         """The hooks by name, bound to this instance."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.golden import registry_layout_cases, registry_metadata_cases  # noqa: F401 - they fill CASES
 from tests.golden.registry_case import CASES, Case
+from tests.golden.registry_signature_cases import signatures  # noqa: F401 - it too
 
 HERE = Path(__file__).resolve().parent / "registry"
 

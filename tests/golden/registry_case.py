@@ -42,6 +42,11 @@ class Case:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
 
+    def beside(self, name: str, data: bytes) -> None:
+        """A file beside the registry."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        (self.root.parent / name).write_bytes(data)
+
     def raw(self, ref: str, data: bytes, line: bytes | None = None) -> None:
         """A version with these bytes as metadata, and their digest."""
         folder = ref.replace("@", "/")

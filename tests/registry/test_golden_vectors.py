@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ocad_registry import Registry, RegistryError, Version
+from ocad_registry.signing import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "golden" / "registry"
@@ -29,6 +30,7 @@ class Golden:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.expected: dict[str, Any] = json.loads((VECTORS / name / "expected.json").read_text(encoding="utf-8"))
+        self.keys = VECTORS / name / "keys.pem"
         self.root = folder / "registry"
         shutil.copytree(VECTORS / name / "registry", self.root)
         for step in self.expected["setup"]:
@@ -72,6 +74,9 @@ def test_reader_agrees(golden: Golden) -> None:
     found = sorted(({key: one[key] for key in ("reference", "severity", "kind")} for one in findings), key=json.dumps)
     assert found == sorted(expected["verify"], key=json.dumps)
     assert {text: answer(registry, text) for text in expected["queries"]} == expected["queries"]
+    if signed := expected.get("signed"):
+        keys = Keys.read(golden.keys)
+        assert {ref: caught(lambda ref=ref: registry.check_signed(ref, keys)) for ref in signed} == signed  # type: ignore[misc]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.golden import registry_layout_cases, registry_metadata_cases  # noqa: F401 - they fill CASES
+from tests.golden import (  # noqa: F401 - they fill CASES
+    registry_layout_cases,
+    registry_metadata_cases,
+    registry_object_cases,
+)
 from tests.golden.registry_case import CASES, Case
 from tests.golden.registry_signature_cases import signatures  # noqa: F401 - it too
 

@@ -21,7 +21,7 @@ CASES = sorted(path.name for path in VECTORS.iterdir())
 NAMED = {
     *("valid", "missing-file", "payload-flipped", "metadata-flipped", "path-escape", "symlink", "external-data"),
     *("newer-format", "unknown-field", "nan-metric", "broken-json", "alias-gap", "alias-damaged", "tombstone"),
-    *("huge-json", "illegal-names"),
+    *("huge-json", "illegal-names", "object-store", "object-store-damaged"),
 }
 
 

@@ -77,7 +77,7 @@ def make_bucket() -> str:
     return f"s3://{bucket}/team/models"
 
 
-@pytest.fixture(params=["moto", "s3proxy"])
+@pytest.fixture(params=["moto", pytest.param("s3proxy", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, enter: Callable[[str], str]) -> str:
     """An empty bucket on each of the two servers."""
     return enter(request.getfixturevalue(f"{request.param}_address"))

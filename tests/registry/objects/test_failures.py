@@ -68,6 +68,7 @@ def test_what_a_server_refuses(
     assert publishing.hint.startswith("nothing was published; ")
 
 
+@pytest.mark.slow
 def test_a_wrong_secret_at_a_server_that_checks_it(
     s3proxy_address: str, enter: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from ocad_registry.errors import (
     StorageFailed,
     VersionExists,
 )
-from ocad_registry.listing import Entry
+from ocad_registry.listing import Entry, Page
 from ocad_registry.publishing import Artifact
 from ocad_registry.store import Registry
 from ocad_registry.verification import Finding
@@ -81,6 +81,7 @@ __all__ = [
     "Manifest",
     "NewerFormat",
     "NotFound",
+    "Page",
     "Parent",
     "Parity",
     "PluginReference",

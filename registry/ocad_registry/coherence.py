@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
     from ocad_registry.storage import Storage
 
 Answer = TypeVar("Answer")
-BATCH = 500
-"""How many versions are read while the index is locked; more of them are read before, in batches of so many."""
+INLINE = 200
+"""How many versions may be read while the index is locked; more of them are read before, in batches of `BATCH`."""
+BATCH = 2000
 THREADS = 16
 """How many versions are read from an object store at the same time."""
 
@@ -55,7 +55,7 @@ class Look:
         while True:
             with transaction(connection, writing=True):
                 tasks = self._prune(connection)
-                if len(tasks) <= BATCH:
+                if len(tasks) <= INLINE:
                     index_rows.remember(connection, self._read(tasks))
                     self._seal(connection)
                     index_rows.add_fields(connection, paths)
@@ -97,6 +97,8 @@ class Look:
         if self._storage.local("") is not None or len(tasks) < 2:
             readings = [_read(self._storage, task) for task in tasks]
         else:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(THREADS) as pool:
                 readings = list(pool.map(lambda task: _read(self._storage, task), tasks))
         self._absent |= {
@@ -160,7 +162,7 @@ class _View:
 def _read(storage: Storage, task: _Task) -> Reading | None:
     """The row of a version; None if it has no metadata."""
     name, version, plain, stamp = task
-    known = identity(storage, name, version, plain)
+    start = name, version, stamp, identity(storage, name, version, plain)
     try:
         if not plain:
             raise Corrupt("symlink", f"`{name}@{version}` is a symlink")
@@ -168,8 +170,8 @@ def _read(storage: Storage, task: _Task) -> Reading | None:
     except NotFound:
         return None
     except Corrupt as error:
-        return Reading(name, version, stamp, known, {}, "", error.verdict)
-    return Reading(name, version, stamp, known, metadata.document, metadata.sha256)
+        return Reading(*start, broken=error.verdict)
+    return Reading.of(start, metadata.document, metadata.sha256)
 
 
 def look_up(connection: sqlite3.Connection, name: str, version: str, known: bytes) -> tuple[str, str] | None:

@@ -14,26 +14,28 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from ocad_registry import names
-from ocad_registry.query import TRUTH, Literal, Path, values
+from ocad_registry.query import TRUTH, Literal, Path, Value, values
 
-EAGER: tuple[Path, ...] = (
-    ("task",),
-    ("plugin",),
-    ("metric",),
-    ("name",),
-    ("passed",),
-    ("created_at",),
-    ("version",),
-    ("ref",),
-)
-"""Fields whose values are kept for every version from the beginning, as every metric is; others since somebody asked."""
+COLUMNS: dict[Path, str] = {
+    ("task",): "task",
+    ("plugin",): "plugin",
+    ("metric",): "metric",
+    ("name",): "model",
+    ("created_at",): "created_at",
+    ("version",): "rank",
+    ("ref",): "model || '@' || version",
+    ("passed",): "CASE passed WHEN 1 THEN CAST('true' AS BLOB) ELSE CAST('false' AS BLOB) END",
+}
+"""Fields that stand in the rows of versions; those of metrics are kept as values, and others since somebody asked for them."""
 ASKED_LIMIT = 32
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_Value = tuple[int, Value, int]
 _ONE = "SELECT id FROM version WHERE model = ? AND version = ?"
 _INSERT = "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Reading(NamedTuple):
-    """A version as it was read: `document` with its `sha256`, or why it is `broken`.
+    """A version as it was read: its `metadata.json` as `text`, or why it is `broken`.
 
     `stamp` and `identity` (see `survey`) were taken before the file was opened.
     """
@@ -42,9 +44,26 @@ class Reading(NamedTuple):
     version: str
     stamp: bytes
     identity: bytes
-    document: dict[str, Any]
-    sha256: str
+    created_at: str = ""
+    shown: tuple[Any, ...] = (None, None, None, None, None)
+    """Plugin, task, metric, metrics as JSON, `passed`."""
+    metrics: Mapping[str, float] = {}
+    text: str = ""
+    sha256: str = ""
     broken: str | None = None
+
+    @classmethod
+    def of(cls, start: tuple[str, str, bytes, bytes], document: Mapping[str, Any], sha256: str) -> Reading:
+        """The reading of a sound `document`, which itself is not kept: thousands of them would weigh on the collector."""
+        metrics = document["metrics"]
+        shown = (
+            document["plugin"]["name"],
+            document["task"],
+            document.get("metric"),
+            _COMPACT.encode(metrics),
+            document["passed"],
+        )
+        return cls(*start, document["created_at"], shown, metrics, _COMPACT.encode(document), sha256)
 
 
 class Seal(NamedTuple):
@@ -119,32 +138,15 @@ def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
 
 def remember(connection: sqlite3.Connection, readings: Sequence[Reading]) -> None:
     """Writes rows for `readings`, in place of older ones."""
-    earlier: list[int] = []
-    for name in {reading.name for reading in readings}:
-        known = dict(connection.execute("SELECT version, id FROM version WHERE model = ?", (name,)))
-        earlier += [known[reading.version] for reading in readings if reading.name == name and reading.version in known]
-    forget(connection, earlier)
+    # rows that another process has written meanwhile
+    forget(connection, [id_ for new in readings for (id_,) in connection.execute(_ONE, (new.name, new.version))])
     first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM version").fetchone()[0]
     numbered = list(enumerate(readings, first))
+    rows = [(id_, *r[:5], names.version_rank(r.version), *r.shown, r.broken) for id_, r in numbered]
+    connection.executemany(_INSERT, rows)
     sound = [(id_, reading) for id_, reading in numbered if reading.broken is None]
-    connection.executemany(_INSERT, [_row(id_, reading) for id_, reading in numbered])
-    connection.executemany(
-        "INSERT INTO document VALUES (?, ?, ?)",
-        [
-            (id_, reading.sha256, json.dumps(reading.document, ensure_ascii=False, separators=(",", ":")))
-            for id_, reading in sound
-        ],
-    )
+    connection.executemany("INSERT INTO document VALUES (?, ?, ?)", [(id_, r.sha256, r.text) for id_, r in sound])
     _Fields(connection).fill(sound)
-
-
-def _row(id_: int, reading: Reading) -> tuple[Any, ...]:
-    name, version, stamp, identity, document, _, broken = reading
-    start = (id_, name, version, stamp, identity, document.get("created_at", ""), names.version_rank(version))
-    if broken is not None:
-        return *start, None, None, None, None, None, broken
-    shown = json.dumps(document["metrics"], ensure_ascii=False)
-    return *start, document["plugin"]["name"], document["task"], document.get("metric"), shown, document["passed"], None
 
 
 class _Fields:
@@ -152,44 +154,48 @@ class _Fields:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._numbers: dict[str, int] = dict(connection.execute("SELECT path, id FROM field"))
-        rows = connection.execute("SELECT path FROM field WHERE asked")
-        self._asked = [tuple(json.loads(path)) for (path,) in rows]
+        rows = connection.execute("SELECT path, id, asked FROM field").fetchall()
+        self._numbers: dict[Path, int] = {tuple(json.loads(path)): number for path, number, _ in rows}
+        self._asked: list[Path] = [tuple(json.loads(path)) for path, _, asked in rows if asked]
 
     def fill(self, numbered: Iterable[tuple[int, Reading]]) -> None:
         """The values of new rows."""
-        rows = []
-        everywhere = [(self._number(path), path) for path in (*EAGER, *self._asked)]
+        rows: list[_Value] = []
         for id_, reading in numbered:
-            for number, path in everywhere:
-                rows += [(number, value, id_) for value in values(reading.document, path)]
-            for metric, value in reading.document["metrics"].items():
+            for metric, value in reading.metrics.items():
                 rows.append((self._number(("metrics", metric)), float(value), id_))
+            rows += self._asked_values(id_, reading.text, self._asked)
         self._write(rows)
 
-    def add(self, paths: Iterable[Path]) -> None:
+    def add(self, paths: Sequence[Path]) -> None:
         """The values of fields that nobody asked for before, of all rows."""
-        documents = self._connection.execute("SELECT id, json FROM document").fetchall()
-        parsed = [(id_, json.loads(document)) for id_, document in documents]
         for path in paths:
-            number = self._number(path, asked=True)
-            self._write([(number, value, id_) for id_, document in parsed for value in values(document, path)])
+            self._number(path, asked=True)
+        rows = []
+        for id_, text in self._connection.execute("SELECT id, json FROM document"):
+            rows += self._asked_values(id_, text, paths)
+        self._write(rows)
+
+    def _asked_values(self, id_: int, text: str, paths: Sequence[Path]) -> list[_Value]:
+        document = json.loads(text) if paths else {}
+        return [(self._number(path), value, id_) for path in paths for value in values(document, path)]
 
     def _number(self, path: Path, asked: bool = False) -> int:
-        key = json.dumps(path)
-        number = self._numbers.get(key)
+        number = self._numbers.get(path)
         if number is None:
-            inserted = self._connection.execute("INSERT INTO field (path, asked) VALUES (?, ?)", (key, asked))
-            number = self._numbers[key] = int(inserted.lastrowid or 0)
+            inserted = self._connection.execute(
+                "INSERT INTO field (path, asked) VALUES (?, ?)", (json.dumps(path), asked)
+            )
+            number = self._numbers[path] = int(inserted.lastrowid or 0)
         return number
 
-    def _write(self, rows: list[tuple[int, Any, int]]) -> None:
+    def _write(self, rows: list[_Value]) -> None:
         self._connection.executemany("INSERT INTO value VALUES (?, ?, ?)", rows)
 
 
 def is_kept(path: Path) -> bool:
     """Whether values at `path` are known without having been asked for."""
-    return path in EAGER or path[0] == "aliases" or (path[0] == "metrics" and len(path) == 2)
+    return path in COLUMNS or path[0] == "aliases" or (path[0] == "metrics" and len(path) == 2)
 
 
 def unknown(connection: sqlite3.Connection, paths: Iterable[Path]) -> list[Path]:
@@ -225,7 +231,7 @@ class IndexFacts:
         """Those that have a value at `path`."""
         if path[0] == "aliases":
             return self._pointed(path, lambda _: True)
-        return self._ids("SELECT version FROM value WHERE field = ?", self._field(path))
+        return self._ids(f"SELECT version FROM {self._values(path)}")
 
     def comparing(self, path: Path, symbol: str, literals: Sequence[Literal]) -> set[int]:
         """Those of which a value at `path` is `symbol` than one of `literals`, and of its type."""
@@ -240,9 +246,7 @@ class IndexFacts:
             return self._pointed(path, lambda alias: pattern.fullmatch(alias) is not None)
         if path == ("version",):
             return set()
-        rows = self._connection.execute(
-            "SELECT value, version FROM value WHERE field = ? AND typeof(value) = 'text'", (self._field(path),)
-        )
+        rows = self._connection.execute(f"SELECT value, version FROM {self._values(path)} WHERE typeof(value) = 'text'")
         return {id_ for value, id_ in rows if pattern.fullmatch(value)}
 
     def _comparing(self, path: Path, symbol: str, literal: Literal) -> set[int]:
@@ -254,14 +258,21 @@ class IndexFacts:
             wanted = {"=": literal, "!=": not literal}.get(symbol)
             if wanted is None:
                 return set()
-            return self._ids(_EQUAL, self._field(path), TRUTH[wanted])
+            return self._ids(f"SELECT version FROM {self._values(path)} WHERE value = ?", TRUTH[wanted])
         kind = "text" if isinstance(literal, str) else "real"
-        return self._ids(_COMPARE[symbol], self._field(path), literal, kind)
+        assert symbol in _COMPARISONS
+        chosen = f"SELECT version FROM {self._values(path)} WHERE value {symbol} ? AND typeof(value) = ?"
+        return self._ids(chosen, literal, kind)
 
-    def _field(self, path: Path) -> int:
-        """The number of the field; 0, which has no values, if no version has it."""
+    def _values(self, path: Path) -> str:
+        """The values at `path` with the versions that have them, as a table to select from; nothing in it is the user's."""
+        if path in COLUMNS:
+            column = COLUMNS[path]
+            return (
+                f"(SELECT {column} AS value, id AS version FROM version WHERE broken IS NULL AND {column} IS NOT NULL)"
+            )
         row = self._connection.execute("SELECT id FROM field WHERE path = ?", (json.dumps(path),)).fetchone()
-        return int(row[0]) if row else 0
+        return f"(SELECT value, version FROM value WHERE field = {int(row[0]) if row else 0})"
 
     def _ids(self, statement: str, *parameters: object) -> set[int]:
         return {id_ for (id_,) in self._connection.execute(statement, parameters)}
@@ -287,11 +298,6 @@ _COMPARISONS: dict[str, Callable[[str, str], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
-}
-_EQUAL = "SELECT version FROM value WHERE field = ? AND value = ?"
-_COMPARE = {
-    symbol: f"SELECT version FROM value WHERE field = ? AND value {symbol} ? AND typeof(value) = ?"
-    for symbol in _COMPARISONS
 }
 
 

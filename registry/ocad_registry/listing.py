@@ -144,7 +144,7 @@ class Catalogue:
         stamp = stamps(self._storage, name, {number: True}).get(number, b"")
         metadata = read_metadata(self._storage, name, number)
         version.check_digest(metadata.sha256)
-        reading = Reading(name, number, stamp, known, metadata.document, metadata.sha256)
+        reading = Reading.of((name, number, stamp, known), metadata.document, metadata.sha256)
         self._index.answer(lambda connection: keep(connection, reading))
         return metadata.document
 

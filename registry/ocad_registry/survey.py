@@ -89,7 +89,7 @@ def stamps(storage: Storage, name: str, versions: Mapping[str, bool]) -> dict[st
 
 def identity(storage: Storage, name: str, version: str, plain: bool) -> bytes:
     """What changes with `metadata.json` and `metadata.sha256` of one version; empty in an object store."""
-    if storage.local(name) is None:
+    if not _is_folder(storage):
         return b""
     if not plain:
         return LINK
@@ -108,8 +108,13 @@ def packed(stamp: Stamp | None) -> bytes:
     return stamp.encode() if isinstance(stamp, str) else _PACK(*stamp)
 
 
+def _is_folder(storage: Storage) -> bool:
+    """Whether the registry lies in a file system, where anybody may change a file."""
+    return "://" not in storage.root
+
+
 def _mark(storage: Storage, name: str) -> bytes:
-    stamp = storage.stamp(name) if storage.local(name) is not None else None
+    stamp = storage.stamp(name) if _is_folder(storage) else None
     if stamp is None or isinstance(stamp, str) or max(stamp[3:]) > time.time_ns() - SETTLED_NS:
         return b""
     return packed(stamp)

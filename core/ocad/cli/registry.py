@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_registry, registry_option
-from ocad.cli.output import emit, note, output_options, table
+from ocad.cli.output import emit, note, output_options, table, wants
 
 if TYPE_CHECKING:
-    from ocad_registry import AliasEntry, Entry
+    from ocad_registry import AliasEntry, Page
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PAGE = 50
+"""How many entries a person is shown where nothing else is asked for."""
+
+
+def page_options(command: Command) -> Command:
+    """Adds `--limit`, `--offset` and `--all` (received as `everything`)."""
+    counts = click.IntRange(min=0)
+    limit = click.option("--limit", type=counts, help=f"Show at most so many (default: {PAGE}, with --json all).")
+    offset = click.option(
+        "--offset", type=counts, default=0, show_default=True, help="Leave out so many of the newest."
+    )
+    return limit(offset(click.option("--all", "everything", is_flag=True, help="Show all.")(command)))
 
 
 @click.group()
@@ -21,39 +36,40 @@ def registry() -> None:
 
 
 @registry.command("list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.models)
+@page_options
 @registry_option
 @output_options
-def list_versions(name: str | None, registry: str | None) -> None:
+def list_versions(name: str | None, limit: int | None, offset: int, everything: bool, registry: str | None) -> None:
     """All versions, or those of the model NAME, newest first; broken ones with their cause."""
-    _emit_entries(open_registry(registry).list(name))
+    bound = _bound(limit, everything)
+    _emit_page(open_registry(registry).page(name, limit=bound, offset=offset), offset)
 
 
 @registry.command()
 @click.argument("expression")
+@page_options
 @registry_option
 @output_options
-def query(expression: str, registry: str | None) -> None:
+def query(expression: str, limit: int | None, offset: int, everything: bool, registry: str | None) -> None:
     """The versions for which EXPRESSION is true, as "task = 'forecast' and metrics.val_loss < 0.1"."""
-    _emit_entries(open_registry(registry).query(expression))
+    bound = _bound(limit, everything)
+    _emit_page(open_registry(registry).page(expression=expression, limit=bound, offset=offset), offset)
 
 
 @registry.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=completing.references)
 @registry_option
 @output_options
 def show(reference: str, registry: str | None) -> None:
     """The metadata of a version, with its aliases and its path."""
-    store = open_registry(registry)
-    version = store.resolve(reference)
-    aliases = sorted(alias for alias, target in store.aliases(version.name).items() if target == version.version)
-    answer = version.manifest.model_dump(mode="json") | {"aliases": aliases, "path": version.location}
+    answer = open_registry(registry).describe(reference)
     emit(answer, lambda: json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 @registry.command()
-@click.argument("reference")
-@click.argument("alias")
+@click.argument("reference", shell_complete=completing.references)
+@click.argument("alias", shell_complete=completing.aliases)
 @click.option("--force", is_flag=True, help="Promote although the version did not pass; needs --reason.")
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
 @click.option("--expect", metavar="VERSION", help="Fail unless the alias points at this version now.")
@@ -67,8 +83,8 @@ def promote(reference: str, alias: str, force: bool, reason: str, expect: str | 
 
 
 @registry.command()
-@click.argument("name")
-@click.argument("alias")
+@click.argument("name", shell_complete=completing.models)
+@click.argument("alias", shell_complete=completing.aliases)
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
 @registry_option
 @output_options
@@ -78,8 +94,8 @@ def rollback(name: str, alias: str, reason: str, registry: str | None) -> None:
 
 
 @registry.command()
-@click.argument("name")
-@click.argument("alias")
+@click.argument("name", shell_complete=completing.models)
+@click.argument("alias", shell_complete=completing.aliases)
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
 @registry_option
 @output_options
@@ -89,8 +105,8 @@ def unset(name: str, alias: str, reason: str, registry: str | None) -> None:
 
 
 @registry.command()
-@click.argument("name")
-@click.argument("alias")
+@click.argument("name", shell_complete=completing.models)
+@click.argument("alias", shell_complete=completing.aliases)
 @registry_option
 @output_options
 def history(name: str, alias: str, registry: str | None) -> None:
@@ -102,7 +118,7 @@ def history(name: str, alias: str, registry: str | None) -> None:
 
 
 @registry.command()
-@click.argument("reference", required=False)
+@click.argument("reference", required=False, shell_complete=completing.references)
 @registry_option
 @output_options
 def verify(reference: str | None, registry: str | None) -> int:
@@ -115,15 +131,28 @@ def verify(reference: str | None, registry: str | None) -> int:
     return 3 if any(finding.severity == "error" for finding in findings) else 0
 
 
-def _emit_entries(entries: Sequence[Entry]) -> None:
+def _bound(limit: int | None, everything: bool) -> int | None:
+    """How many entries are shown: what a person reads at once, or all that a program asks for."""
+    if limit is not None and everything:
+        raise click.UsageError("`--all` and `--limit` exclude each other")
+    return None if everything else limit if limit is not None else None if wants("--json") else PAGE
+
+
+def _emit_page(page: Page, offset: int) -> None:
     headings = ("version", "plugin", "task", "metric", "created", "aliases", "passed", "broken")
     emit(
-        [entry.to_json() for entry in entries],
+        [entry.to_json() for entry in page.entries],
         lambda: table(
             headings,
-            [(e.ref, e.plugin, e.task, e.metric, e.created_at, e.aliases, e.passed, e.broken or "") for e in entries],
+            [
+                (e.ref, e.plugin, e.task, e.metric, e.created_at, e.aliases, e.passed, e.broken or "")
+                for e in page.entries
+            ],
         ),
     )
+    left = page.total - offset - len(page.entries)
+    if left > 0:
+        note(f"{left} more of {page.total}: see `--offset {offset + len(page.entries)}`, or all with `--all`")
 
 
 def _moved(name: str, alias: str, entry: AliasEntry) -> None:

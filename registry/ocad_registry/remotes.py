@@ -20,15 +20,16 @@ from ocad_registry.storage_local import LocalStorage
 if TYPE_CHECKING:
     from ocad_registry.storage import Storage
 
-CONDITIONAL = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"})
-"""Protocols whose fsspec file system can create an object only if it is absent."""
+CONDITIONAL = frozenset({"memory", "s3", "s3a"})
+"""Protocols whose fsspec file system is known to create an object only if it is absent: many take `mode="create"` and
+replace all the same, or look first and then write. `memory` ends with its process."""
 ATTEMPTS = 6
 """How often a request is sent in all where the server asks to slow down or the connection fails (`AWS_MAX_ATTEMPTS`)."""
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _ACCESS = "check `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and what that user may do with the bucket"
 _CUT_BODIES = frozenset({"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"})
-_FOREIGN = ("botocore", "aiobotocore", "aiohttp", "google", "azure", "gcsfs")
+_FOREIGN = ("botocore", "aiobotocore", "aiohttp")
 
 Result = TypeVar("Result")
 
@@ -106,11 +107,10 @@ def connect(url: str) -> Any:
 
         if protocol in ("s3", "s3a"):
             return _connect_s3(fsspec, protocol)
-        options = {} if protocol == "memory" else {"use_listings_cache": False, "skip_instance_cache": True}
-        return fsspec.filesystem(protocol, **options)
+        return fsspec.filesystem(protocol)
     except ImportError as error:
-        package = "'ocad-registry[s3]'" if protocol in ("s3", "s3a") else "its fsspec package"
-        raise Invalid(f"`{url}` needs a package that is missing ({error.name})", f"`pip install {package}`") from None
+        hint = "`pip install 'ocad-registry[s3]'`"
+        raise Invalid(f"`{url}` needs a package that is missing ({error.name})", hint) from None
     except Exception as error:
         raise StorageFailed(f"cannot connect to `{url}` ({_one_line(error)})", _ACCESS) from error
 

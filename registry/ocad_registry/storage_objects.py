@@ -320,21 +320,16 @@ def _list_s3(system: Any, place: str) -> list[dict[str, Any]]:
 
 
 def _stamp(info: Mapping[str, Any]) -> Stamp:
-    for field in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(field):
-            return str(info[field])
+    if info.get("ETag"):
+        return str(info["ETag"])
     return f"{info.get('size')} {_written(info)}"
 
 
 def _written(info: Mapping[str, Any]) -> float | None:
-    for field in ("LastModified", "last_modified", "updated", "mtime", "created"):
+    for field in ("LastModified", "created"):
         moment = info.get(field)
         if isinstance(moment, datetime):
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        if isinstance(moment, str) and moment:
-            return datetime.fromisoformat(moment).timestamp()
-        if isinstance(moment, int | float):
-            return float(moment)
     return None
 
 

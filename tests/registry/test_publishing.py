@@ -184,3 +184,17 @@ def test_the_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OCAD_REGISTRY", str(tmp_path))
     assert Registry().root == str(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_in_memory(
+    make_draft: DraftMaker, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any fsspec file system with conditional puts will do; this one is its process's own."""
+    monkeypatch.setenv("OCAD_CACHE", str(tmp_path / "cache"))
+    registry = Registry(f"memory:/{tmp_path}/models")
+    first, second = (registry.publish(make_draft(), [artifact]) for _ in range(2))
+    registry.promote(second.ref, "production")
+    with pytest.raises(RegistryError, match="exists already"):
+        registry.publish(make_draft(), [artifact], first.version)
+    assert [(entry.ref, entry.aliases) for entry in registry.list()] == [(second.ref, ["production"]), (first.ref, [])]
+    assert registry.verify() == []

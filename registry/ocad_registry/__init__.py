@@ -12,9 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ocad_registry.aliases import AliasEntry
+from ocad_registry.collection import Garbage
+from ocad_registry.deletion import Tombstone
+from ocad_registry.difference import Change
 from ocad_registry.errors import (
     Corrupt,
     ExpectationFailed,
+    InUse,
     Invalid,
     InvalidDraft,
     InvalidName,
@@ -28,7 +32,9 @@ from ocad_registry.errors import (
 )
 from ocad_registry.listing import Entry, Page
 from ocad_registry.publishing import Artifact
+from ocad_registry.signing import Keys, Signed
 from ocad_registry.store import Registry
+from ocad_registry.transfer import Copied
 from ocad_registry.verification import Finding
 from ocad_registry.versions import Version
 
@@ -66,6 +72,8 @@ _MODELS = frozenset(
 __all__ = [
     "AliasEntry",
     "Artifact",
+    "Change",
+    "Copied",
     "Corrupt",
     "DataReference",
     "Draft",
@@ -73,11 +81,14 @@ __all__ = [
     "ExpectationFailed",
     "File",
     "Finding",
+    "Garbage",
     "GateResult",
+    "InUse",
     "Invalid",
     "InvalidDraft",
     "InvalidName",
     "InvalidQuery",
+    "Keys",
     "Manifest",
     "NewerFormat",
     "NotFound",
@@ -89,8 +100,10 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Signature",
+    "Signed",
     "StorageFailed",
     "Tensor",
+    "Tombstone",
     "Version",
     "VersionExists",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ocad_registry import aliases as rows
 from ocad_registry import documents
 from ocad_registry.aliases import AliasEntry
-from ocad_registry.errors import Corrupt, NotFound, Refused
+from ocad_registry.errors import Corrupt, InUse, NotFound
 from ocad_registry.versions import DELETED, find_version, is_deleted
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Tombstone:
 def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterable[Entry]]) -> None:
     """Puts `tombstone` in place, unless an alias points at its version or one of the living `children` was built from it.
 
-    Raises `Refused` then, and `NotFound` when there is no such version (any more).
+    Raises `InUse` then, and `NotFound` when there is no such version (any more).
     """
     name, version, ref = tombstone.name, tombstone.version, tombstone.ref
     with suppress(Corrupt):  # a version that cannot be read can be deleted
@@ -59,10 +59,10 @@ def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterab
     if pointing:
         listed = ", ".join(f"`{alias}`" for alias in pointing)
         hint = f"`ocad registry promote` another version, or `ocad registry unset {name} {pointing[0]}`"
-        raise Refused(f"`{ref}` is not deleted while {listed} points at it", hint)
+        raise InUse(f"`{ref}` is not deleted while {listed} points at it", hint)
     built = sorted(child.ref for child in children() if child.ref != ref)
     if built:
-        raise Refused(f"`{ref}` is not deleted while `{built[0]}` is built from it", f"delete `{built[0]}` first")
+        raise InUse(f"`{ref}` is not deleted while `{built[0]}` is built from it", f"delete `{built[0]}` first")
     try:
         storage.create(f"{name}/{DELETED}/{version}.json", documents.dump(tombstone.document()))
     except FileExistsError:

@@ -43,6 +43,12 @@ class ExpectationFailed(RegistryError):  # noqa: N818
     code = "expectation-failed"
 
 
+class InUse(RegistryError):  # noqa: N818
+    """An alias points at the version, or a living one was built from it; nothing was deleted; exit code 1."""
+
+    code = "in-use"
+
+
 class StorageFailed(RegistryError):  # noqa: N818
     """The file system or object store refused: `disk-full`, `read-only`, `no-access`, the codes of `RemoteError`, `cache`
     (the read cache), or any other way (`storage`); exit code 1."""

@@ -34,7 +34,7 @@ class Lifecycle(ABC):
     def delete(self, reference: str, *, reason: str = "") -> Tombstone:
         """Deletes the version `name@version`: it is gone from every answer at once, and its number never comes back.
 
-        Raises `Refused` while an alias points at it or a living version was built from it, `NotFound`, and `InvalidName`
+        Raises `InUse` while an alias points at it or a living version was built from it, `NotFound`, and `InvalidName`
         for anything but a version: what a name or an alias leads to may change under the caller's hands.
         """
         wanted = names.parse_reference(reference)

@@ -64,7 +64,7 @@ def read(root: str, stop: Any, answers: Any) -> None:
 def judge(registry: Registry, version: str, deleter: str, promoter: str) -> str:
     """What came of a round; asserts what must hold when both have returned."""
     target = registry.aliases(NAME).get(ALIAS)
-    if deleter == "refused":
+    if deleter == "in-use":
         assert (promoter, target) == ("done", version)
         return "refused"
     assert deleter == "done", deleter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocad_registry import InvalidName, NotFound, Parent, Refused, Registry, RegistryError, VersionExists
+from ocad_registry import InUse, InvalidName, NotFound, Parent, Registry, RegistryError, VersionExists
 
 from .conftest import DraftMaker, Publisher
 
@@ -38,9 +38,9 @@ def test_a_deleted_version_is_gone_from_every_answer_and_its_number_never_comes_
 def test_what_an_alias_points_at_is_not_deleted(registry: Registry, publish: Publisher) -> None:
     publish(name="m")
     registry.promote("m@1.0.0", "canary")
-    with pytest.raises(Refused, match="`canary` points at it") as caught:
+    with pytest.raises(InUse, match="`canary` points at it") as caught:
         registry.delete("m@1.0.0")
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == 1
     assert "ocad registry unset m canary" in caught.value.hint
     registry.unset("m", "canary")
     assert registry.delete("m@1.0.0").ref == "m@1.0.0"
@@ -49,7 +49,7 @@ def test_what_an_alias_points_at_is_not_deleted(registry: Registry, publish: Pub
 def test_what_a_living_version_was_built_from_is_not_deleted(registry: Registry, publish: Publisher) -> None:
     parent = publish(name="member")
     child = publish(name="whole", parents=[Parent(ref=parent.ref, metadata_sha256=parent.metadata_sha256)])
-    with pytest.raises(Refused, match=r"while `whole@1\.0\.0` is built from it"):
+    with pytest.raises(InUse, match=r"while `whole@1\.0\.0` is built from it"):
         registry.delete(parent.ref)
     registry.delete(child.ref)
     registry.delete(parent.ref)

@@ -42,7 +42,8 @@ def test_the_readme_runs_on_what_the_guide_published(folder: Path) -> None:
 def test_every_command_of_the_guide_works(folder: Path) -> None:
     commands = [shlex.split(line) for block in blocks(GUIDE, "sh") for line in block.splitlines()]
     assert {command[2] for command in commands} == {
-        *("list", "show", "query", "promote", "history", "rollback", "unset", "verify")
+        *("list", "show", "query", "promote", "history", "rollback", "unset", "verify", "delete", "gc", "copy"),
+        *("diff", "export", "import", "keygen", "sign"),
     }
     for command in commands:
         assert command[0] == "ocad"

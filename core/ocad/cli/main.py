@@ -13,7 +13,7 @@ COMMANDS = {
     "predict": "Ask a registered version for predictions.",
     "detect": "Score a frame with a registered detector.",
     "alerts": "List, acknowledge and resolve alerts.",
-    "registry": "List, query, promote and verify versions.",
+    "registry": "List, query, promote, verify, copy, sign and delete versions.",
     "data": "List, describe, prepare and simulate data sets.",
     "plugins": "List, describe, check and begin plugins.",
     "probe": "Measure a link: round-trip times in µs.",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocad.cli import completing
+from ocad.cli import completing, registry_lifecycle
 from ocad.cli.options import open_registry, registry_option
 from ocad.cli.output import emit, note, output_options, table, wants
 
 if TYPE_CHECKING:
     from ocad_registry import AliasEntry, Page
+    from ocad_registry.signing import Keys
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PAGE = 50
@@ -32,7 +33,11 @@ def page_options(command: Command) -> Command:
 
 @click.group()
 def registry() -> None:
-    """List, query, promote and verify versions."""
+    """List, query, promote, verify, copy, sign and delete versions."""
+
+
+for command in registry_lifecycle.COMMANDS:
+    registry.add_command(command)
 
 
 @registry.command("list")
@@ -119,11 +124,15 @@ def history(name: str, alias: str, registry: str | None) -> None:
 
 @registry.command()
 @click.argument("reference", required=False, shell_complete=completing.references)
+@click.option("--require-signature", is_flag=True, help="Each version must be signed by a key in --keys.")
+@click.option("--keys", type=click.Path(dir_okay=False), help="The public keys that are trusted, a PEM file.")
 @registry_option
 @output_options
-def verify(reference: str | None, registry: str | None) -> int:
-    """Check the digests and the format of one version, or of the whole registry."""
-    findings = open_registry(registry).verify(reference)
+def verify(reference: str | None, require_signature: bool, keys: str | None, registry: str | None) -> int:
+    """Check the digests and the format of one version, or of the whole registry, and signatures if required."""
+    if require_signature != (keys is not None):
+        raise click.UsageError("`--require-signature` and `--keys FILE` go together")
+    findings = open_registry(registry).verify(reference, _trusted(keys))
     answer: list[dict[str, Any]] = [finding.to_json() for finding in findings]
     rows = [(finding.severity, finding.kind, finding.reference, finding.message) for finding in findings]
     headings = ("severity", "kind", "reference", "finding")
@@ -153,6 +162,14 @@ def _emit_page(page: Page, offset: int) -> None:
     left = page.total - offset - len(page.entries)
     if left > 0:
         note(f"{left} more of {page.total}: see `--offset {offset + len(page.entries)}`, or all with `--all`")
+
+
+def _trusted(keys: str | None) -> Keys | None:
+    if keys is None:
+        return None
+    from ocad_registry.signing import Keys
+
+    return Keys.read(keys)
 
 
 def _moved(name: str, alias: str, entry: AliasEntry) -> None:

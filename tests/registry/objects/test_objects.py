@@ -9,7 +9,7 @@ import pytest
 from tests.golden.registry_case import network_files
 from tests.registry.conftest import DraftMaker, Publisher
 
-from ocad_registry import Artifact, NotFound, Parity, Registry, VersionExists
+from ocad_registry import Artifact, Corrupt, NotFound, Parity, Registry, VersionExists
 from ocad_registry.remotes import connect
 
 
@@ -105,7 +105,9 @@ def test_damage_in_the_bucket_is_named(registry: Registry, publish: Publisher) -
             registry.resolve("tcn-udp_echo").file("weights")
         assert getattr(caught.value, "code", "") == kind
     put(registry.root, "tcn-udp_echo/1.0.0/metadata.json", json.dumps({"format": 1}).encode())
-    assert registry.list()[0].broken is not None
+    assert [finding.kind for finding in registry.verify()] == ["metadata-digest"]
+    with pytest.raises(Corrupt, match="sha256 differs"):
+        registry.resolve("tcn-udp_echo@1.0.0").file("weights")
 
 
 def test_unfinished_work_of_others_is_invisible(registry: Registry, publish: Publisher) -> None:

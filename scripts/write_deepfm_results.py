@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocad.catalogue import find_data, project_root
+from ocad.catalogue import find_data
 from ocad.host import Host
 from ocad.pipeline import TrainResult, train
 from ocad.progress import console_progress
+from ocad.project import project_root
 from ocad.runs import TrainRequest
 from ocad.session import Session
 from ocad_registry import Registry

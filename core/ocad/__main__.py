@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -17,6 +18,10 @@ def run() -> int:
     from ocad.cli.main import cli
     from ocad.cli.output import fail, wants
 
+    if "_OCAD_COMPLETE" in os.environ:  # the shell asks what can follow
+        from ocad.cli.completing import prepare
+
+        prepare()
     try:
         code = cli.main(prog_name="ocad", standalone_mode=False)
         return code if isinstance(code, int) else 0

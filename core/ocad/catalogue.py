@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from ocad.config import Settings
 from ocad.errors import ConfigError, DataError, UsageError, nearest
+from ocad.project import CATALOGUE, project_root
 
-FOLDER = Path("configs") / "data"
 SUFFIXES = (".parquet", ".csv")
 CLICK_SUFFIXES = (".yzx", ".yzx.txt", ".libsvm", ".libfm", ".svm", ".svmlight")
 """Formats that only click logs have; a file in one of them is read by `ocad.tabular`."""
@@ -93,19 +93,9 @@ class DataSource(Settings):
         )
 
 
-def project_root() -> Path:
-    """OCAD_HOME, else the nearest folder from here upwards with `configs/data`, else the checkout of this package."""
-    home = os.environ.get("OCAD_HOME")
-    if home:
-        return Path(home).resolve()
-    checkout = Path(__file__).resolve().parents[2]
-    here = Path.cwd().resolve()
-    return next((folder for folder in (here, *here.parents, checkout) if (folder / FOLDER).is_dir()), here)
-
-
 def list_data() -> list[DataSource]:
     """Every set of the catalogue, by name; raises `ConfigError` naming a file that does not fit."""
-    return [_read(path) for path in sorted((project_root() / FOLDER).glob("*.yaml"))]
+    return [_read(path) for path in sorted((project_root() / CATALOGUE).glob("*.yaml"))]
 
 
 def find_data(reference: str) -> DataSource:
@@ -116,14 +106,14 @@ def find_data(reference: str) -> DataSource:
     """
     base, _, patterns = reference.partition(":")
     if _catalogued(base):
-        return _select(_read(project_root() / FOLDER / f"{base}.yaml"), patterns)
+        return _select(_read(project_root() / CATALOGUE / f"{base}.yaml"), patterns)
     if Path(reference).is_file():  # a path may have a colon of its own
         base, patterns = reference, ""
     return _select(_from_file(base), patterns)
 
 
 def _catalogued(name: str) -> bool:
-    return bool(name) and Path(name).name == name and (project_root() / FOLDER / f"{name}.yaml").is_file()
+    return bool(name) and Path(name).name == name and (project_root() / CATALOGUE / f"{name}.yaml").is_file()
 
 
 def _from_file(name: str) -> DataSource:
@@ -135,7 +125,7 @@ def _from_file(name: str) -> DataSource:
         label = "click" if ".yzx" in path.suffixes else "label"
         return DataSource(name=name, path=path.resolve(), kind="clicks", timestamp=None, label=label)
     if path.suffix not in SUFFIXES:
-        known = [file.stem for file in (project_root() / FOLDER).glob("*.yaml")]
+        known = [file.stem for file in (project_root() / CATALOGUE).glob("*.yaml")]
         raise UsageError(f"unknown data `{name}`", f"{nearest(name, known)} (or give a .parquet or .csv file)")
     has_rows = path.is_file() and path.stat().st_size  # else `read_frame` says what is wrong
     header = column_names(path) if has_rows else []

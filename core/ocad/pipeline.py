@@ -83,8 +83,8 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
 
 def resolve_config(plugin: Plugin, request: TrainRequest) -> PluginConfig:
     """The plugin's configuration: `--config`, else `configs/PLUGIN/METRIC.yaml` or `default.yaml`, then the overrides."""
-    from ocad.catalogue import project_root
     from ocad.config import load_config
+    from ocad.project import project_root
 
     file = Path(request.config) if request.config else None
     if file is None:

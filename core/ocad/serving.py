@@ -17,7 +17,7 @@ def find_server() -> Path:
 
     Raises `OcadError` when there is none, or when `OCAD_SERVER` names no executable file.
     """
-    from ocad.catalogue import project_root
+    from ocad.project import project_root
 
     named = os.environ.get("OCAD_SERVER")
     if named:

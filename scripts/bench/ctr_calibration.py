@@ -9,10 +9,10 @@ from pathlib import Path
 
 from report import machine, write_section
 
-from ocad.catalogue import project_root
 from ocad.host import Host
 from ocad.pipeline import train
 from ocad.progress import console_progress
+from ocad.project import project_root
 from ocad.runs import TrainRequest
 from ocad.session import Session
 from ocad.tabular.simulate import simulate_clicks

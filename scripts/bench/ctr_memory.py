@@ -12,7 +12,7 @@ import time
 
 from report import machine, write_section
 
-from ocad.catalogue import project_root
+from ocad.project import project_root
 
 BAR = 8.0
 """GiB."""

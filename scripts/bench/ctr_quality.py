@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from report import machine, write_section
 
-from ocad.catalogue import project_root
 from ocad.host import Host
 from ocad.pipeline import train
 from ocad.progress import console_progress
+from ocad.project import project_root
 from ocad.runs import TrainRequest
 from ocad.session import Session
 from ocad_registry import Registry

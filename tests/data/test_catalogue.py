@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ocad.catalogue import find_data, list_data, project_root
+from ocad.catalogue import find_data, list_data
 from ocad.errors import ConfigError, UsageError
+from ocad.project import project_root
 from ocad.timeseries.frame import read_frame
 
 ROOT = Path(__file__).resolve().parents[2]

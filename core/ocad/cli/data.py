@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.data_clicks import prepare, simulate
 from ocad.cli.data_inject import inject
 from ocad.cli.output import emit, output_options, table
@@ -47,7 +48,7 @@ def list_sets() -> None:
 
 
 @data.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.data)
 @output_options
 def show(name: str) -> None:
     """Rows, columns, endpoints, time span, step, gaps and duplicates of NAME.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.output import emit, note, output_options, table
 
 if TYPE_CHECKING:
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data")
+@click.argument("data", shell_complete=completing.data)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="F.parquet; the list goes to F.json.")
-@click.option("--metric", "metrics", multiple=True, help="What to change (default: all metrics of DATA).")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    shell_complete=completing.metrics,
+    help="What to change (default: all metrics of DATA).",
+)
 @click.option("--magnitude", type=float, default=6.0, show_default=True, help="Size in units of robust local noise.")
 @click.option(
     "--prevalence", type=float, default=0.05, show_default=True, help="At most this share of rows, up to 0.1."

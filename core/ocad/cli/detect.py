@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table, wants
 from ocad.errors import UsageError
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference")
-@click.option("--data", required=True, help="A name of the catalogue, a parquet or CSV file, or `-` with `--follow`.")
+@click.argument("reference", shell_complete=completing.references)
+@click.option(
+    "--data",
+    required=True,
+    shell_complete=completing.data,
+    help="A name of the catalogue, a parquet or CSV file, or `-` with `--follow`.",
+)
 @click.option("--follow", "live", is_flag=True, help="Read JSON lines from stdin and tell incidents as they happen.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a report to this HTML file.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write rows and scores there (default: runs/detect/…).")

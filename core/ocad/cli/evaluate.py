@@ -6,13 +6,18 @@ from pathlib import Path
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, output_options, table
 
 
 @click.command()
-@click.argument("reference")
-@click.option("--data", help="Other data than it was trained on; a name of the catalogue or a file.")
+@click.argument("reference", shell_complete=completing.references)
+@click.option(
+    "--data",
+    help="Other data than it was trained on; a name of the catalogue or a file.",
+    shell_complete=completing.data,
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Keep prepared splits and plots in this folder.")
 @registry_option
 @output_options

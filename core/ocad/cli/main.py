@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "train": "Train, prove and register a model.",
@@ -19,6 +23,7 @@ COMMANDS = {
     "probe": "Measure a link: round-trip times in µs.",
     "serve": "Serve the registry over the Open Inference Protocol.",
     "doctor": "Show versions, machine, registry health and what is missing.",
+    "completion": "Print the script that completes words in bash, zsh or fish.",
 }
 """Every command with its one line; command `x` is the attribute `x` of the module `ocad.cli.x`."""
 
@@ -43,11 +48,18 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and the options, without importing any command."""
+        from click.shell_completion import CompletionItem
+
+        known = [CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)]
+        return [*known, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, but an unknown command names its nearest neighbour."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS and not ctx.resilient_parsing:
             from ocad.errors import UsageError, nearest
 
             raise UsageError(f"unknown command `{args[0]}`", nearest(args[0], COMMANDS))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.output import emit, note, output_options, table
 from ocad.scaffold import TASKS
 
@@ -39,7 +40,7 @@ def list_plugins() -> None:
 
 
 @plugins.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.plugins)
 @output_options
 def show(name: str) -> None:
     """One plugin: its task, hooks and settings."""
@@ -64,9 +65,13 @@ def show(name: str) -> None:
 
 
 @plugins.command()
-@click.argument("name")
-@click.option("--data", help="The data to check with (default: a seeded series that the check makes).")
-@click.option("--metric", help="The column to check with (default: udp_echo).")
+@click.argument("name", shell_complete=completing.plugins)
+@click.option(
+    "--data",
+    shell_complete=completing.data,
+    help="The data to check with (default: a seeded series that the check makes).",
+)
+@click.option("--metric", shell_complete=completing.metrics, help="The column to check with (default: udp_echo).")
 @click.option("--work", type=click.Path(path_type=Path), help="Keep the check's files in this folder.")
 @output_options
 def check(name: str, data: str | None, metric: str | None, work: Path | None) -> int:

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, output_options
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=completing.references)
 @click.option(
-    "--data", required=True, help="A name of the catalogue, a parquet or CSV file, or an npz of input arrays."
+    "--data",
+    required=True,
+    shell_complete=completing.data,
+    help="A name of the catalogue, a parquet or CSV file, or an npz of input arrays.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write the predictions to this parquet file.")
 @registry_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table
 from ocad.layout import LAYOUTS, PROCESSED, keep_prepared, write_poc_layout
@@ -43,9 +44,21 @@ class TrainCommand(click.Command):
 
 
 @click.command(cls=TrainCommand)
-@click.option("--plugin", help="The plugin to train with; `ocad plugins list` shows them.")
-@click.option("--metric", "metrics", multiple=True, help="The column to model; repeat it to train several in parallel.")
-@click.option("--data", help="A data set of the catalogue (`ocad data list`) or a parquet or CSV file.")
+@click.option(
+    "--plugin", shell_complete=completing.plugins, help="The plugin to train with; `ocad plugins list` shows them."
+)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    shell_complete=completing.metrics,
+    help="The column to model; repeat it to train several in parallel.",
+)
+@click.option(
+    "--data",
+    shell_complete=completing.data,
+    help="A data set of the catalogue (`ocad data list`) or a parquet or CSV file.",
+)
 @click.option("--config", help="A YAML file of settings (default: configs/PLUGIN/METRIC.yaml or default.yaml).")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, as train.epochs=5.")
 @click.option("--name", help="The model's name (default: PLUGIN-METRIC).")

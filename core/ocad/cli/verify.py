@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from ocad.cli import completing
 from ocad.cli.options import open_registry, registry_option
 from ocad.cli.output import emit, output_options, table
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=completing.references)
 @registry_option
 @output_options
 def verify(reference: str, registry: str | None) -> int:

@@ -41,7 +41,7 @@ def open_alerts(
 
 
 def _project_file() -> Path | None:
-    from ocad.catalogue import project_root
+    from ocad.project import project_root
 
     file = project_root() / CONFIG_FILE
     return file if file.is_file() else None

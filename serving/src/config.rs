@@ -8,6 +8,11 @@ use clap::Parser;
 
 use crate::error::{Error, Result};
 use crate::infer::Fallback;
+use crate::registry::cache::Cache;
+use crate::registry::objects::Objects;
+use crate::registry::remote;
+use crate::registry::signatures::Keys;
+use crate::registry::store::{Folder, Store};
 
 const AFTER: &str = "Each flag is an environment variable too: `--max-queue` is `OCAD_SERVER_MAX_QUEUE`.";
 
@@ -15,8 +20,8 @@ const AFTER: &str = "Each flag is an environment variable too: `--max-queue` is 
 #[derive(Debug, Clone, Parser)]
 #[command(version, about, term_width = 100, after_help = AFTER)]
 pub struct Config {
-    /// The registry's folder
-    #[arg(long, env = "OCAD_SERVER_REGISTRY", hide_env = true, default_value = "models", value_name = "DIR")]
+    /// Where the registry is: a folder, or the URL of a bucket and a prefix
+    #[arg(long, env = "OCAD_SERVER_REGISTRY", hide_env = true, default_value = "models", value_name = "PLACE")]
     pub registry: PathBuf,
     /// Address of HTTP; port 0 takes a free one
     #[arg(long, env = "OCAD_SERVER_HTTP", hide_env = true, default_value = "127.0.0.1:8000", value_name = "ADDR")]
@@ -81,6 +86,12 @@ pub struct Config {
     /// File with the bearer token that clients must send
     #[arg(long, env = "OCAD_SERVER_TOKEN_FILE", hide_env = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Serve only versions that a key of `--keys` has signed
+    #[arg(long, env = "OCAD_SERVER_REQUIRE_SIGNATURE", hide_env = true, requires = "keys")]
+    pub require_signature: bool,
+    /// File with the public keys whose signatures count
+    #[arg(long, env = "OCAD_SERVER_KEYS", hide_env = true, requires = "require_signature", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
     /// Folder for digest verdicts, else `~/.cache/ocad-server`
     #[arg(long, env = "OCAD_SERVER_CACHE", hide_env = true, value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -97,6 +108,25 @@ impl Config {
                 "no ONNX Runtime library is named: give the path of `libonnxruntime.so` (PyPI's `onnxruntime` has it in `onnxruntime/capi/`) with `--onnxruntime` or `ORT_DYLIB_PATH`".into(),
             )
         })
+    }
+
+    /// The place of the registry.
+    pub fn store(&self) -> Result<Box<dyn Store>> {
+        if let Some(url) = self.registry.to_str().filter(|_| remote::is_url(&self.registry)) {
+            return Ok(Box::new(Objects::new(remote::open(url)?, Cache::of_user()?)?));
+        }
+        if !self.registry.is_dir() {
+            return Err(Error::Unavailable(format!(
+                "there is no registry folder `{}`: register a model first, or name the folder with `--registry`",
+                self.registry.display()
+            )));
+        }
+        Ok(Box::new(Folder::new(self.registry.clone())))
+    }
+
+    /// The keys that must have signed what is served; `None` where signatures are not asked for.
+    pub fn trusted(&self) -> Result<Option<Keys>> {
+        self.keys.as_deref().filter(|_| self.require_signature).map(Keys::read).transpose()
     }
 
     /// The file of the digest verdicts; `None` where there is no folder for it.

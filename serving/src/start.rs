@@ -20,7 +20,6 @@ use crate::model::served::Factory;
 use crate::model::session::Runtime;
 use crate::model::worker::Dispatch;
 use crate::registry::digest::Verdicts;
-use crate::registry::store::Folder;
 use crate::registry::watch::{Wake, Watch};
 use crate::server::{self, Speaks, bind, serve};
 
@@ -43,12 +42,6 @@ pub fn run(config: &Config) -> Result<()> {
 }
 
 async fn serve_all(config: &Config) -> Result<()> {
-    if !config.registry.is_dir() {
-        return Err(Error::Unavailable(format!(
-            "there is no registry folder `{}`: register a model first, or name the folder with `--registry`",
-            config.registry.display()
-        )));
-    }
     let app = Arc::new(assemble(config, Runtime::load(&config.runtime_library()?)?)?);
     let (http, grpc) = (bind(config.http)?, bind(config.grpc)?);
     let shown = |listener: &tokio::net::TcpListener| {
@@ -108,8 +101,8 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
         dispatch: Dispatch::start(),
         metrics: metrics.clone(),
     };
-    let store = Box::new(Folder::new(config.registry.clone()));
-    let catalog = Catalog::new(store, Verdicts::open(config.verdicts()), factory, config.lazy_mb << 20);
+    let verdicts = Verdicts::open(config.verdicts());
+    let catalog = Catalog::new(config.store()?, config.trusted()?, verdicts, factory, config.lazy_mb << 20);
     Ok(App {
         catalog: Arc::new(catalog),
         metrics,

@@ -3,11 +3,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use object_store::ObjectStoreExt as _;
+use object_store::memory::InMemory;
+use object_store::path::Path as Key;
+use ocad_server::registry::cache::Cache;
 use ocad_server::registry::digest::Verdicts;
-use ocad_server::registry::index::{self, Index, Listed};
+use ocad_server::registry::index::{self, Index, Listed, Reader};
 use ocad_server::registry::names;
+use ocad_server::registry::objects::Objects;
 use ocad_server::registry::refusal::{Kind, Read, Refusal};
+use ocad_server::registry::remote::Place;
+use ocad_server::registry::signatures::Keys;
 use ocad_server::registry::store::{Folder, Kind as FileKind, Store};
 use ocad_server::registry::verify::verify;
 use serde_json::{Value, json};
@@ -55,7 +63,7 @@ fn set_up(root: &Path, step: &Value) {
 }
 
 fn model(store: &dyn Store, name: &str) -> Read<Index> {
-    Index::read(store, name, None)
+    Index::read(Reader { store, keys: None }, name, None)
 }
 
 /// The version that `reference` leads to, and whether it can be read through it.
@@ -128,41 +136,112 @@ fn read(store: &dyn Store, name: &str, version: &semver::Version) -> Value {
     verdict.map_or(Value::Null, |refusal| refusal.kind.name().into())
 }
 
-fn check(case: &Path) {
-    let name = case.file_name().unwrap().to_string_lossy();
-    let expected: Value = serde_json::from_slice(&fs::read(case.join("expected.json")).unwrap()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("registry");
-    copy(&case.join("registry"), &root);
-    expected["setup"].as_array().unwrap().iter().for_each(|step| set_up(&root, step));
-    let store = Folder::new(root);
-    let opened = index::open(&store).err().map_or(Value::Null, |refusal| refusal.kind.name().into());
-    assert_eq!(opened, expected["open"], "{name}: open");
-    if !opened.is_null() {
-        return;
+/// A case on a copy of its registry, set up as it says.
+struct Case {
+    name: String,
+    expected: Value,
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn open(case: &Path) -> Self {
+        let expected: Value = serde_json::from_slice(&fs::read(case.join("expected.json")).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let case = Self { name: case.file_name().unwrap().to_string_lossy().into_owned(), expected, folder };
+        let root = case.root();
+        copy(&vectors().join(&case.name).join("registry"), &root);
+        case.expected["setup"].as_array().unwrap().iter().for_each(|step| set_up(&root, step));
+        case
     }
-    for (reference, wanted) in expected["resolve"].as_object().unwrap() {
-        assert_eq!(resolve(&store, reference, false), *wanted, "{name}: resolve {reference}");
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("registry")
     }
-    for (reference, wanted) in expected["aliases"].as_object().unwrap() {
-        assert_eq!(resolve(&store, reference, true), *wanted, "{name}: alias {reference}");
+
+    /// Whether it has a link, of which there are none in an object store.
+    fn has_links(&self) -> bool {
+        self.expected["setup"].as_array().unwrap().iter().any(|step| step.get("symlink").is_some())
     }
-    let lines = list(&store);
-    let shown: Vec<Value> = lines.iter().map(|line| line.shown.clone()).collect();
-    assert_eq!(Value::from(shown), expected["list"], "{name}: list");
-    for line in lines {
-        let reference = format!("{}@{}", line.name, line.version);
-        assert_eq!(read(&store, &line.name, &line.version), expected["read"][&reference], "{name}: read {reference}");
+
+    fn check(&self, store: &dyn Store) {
+        let (name, expected) = (&self.name, &self.expected);
+        store.look().unwrap();
+        let opened = index::open(store).err().map_or(Value::Null, |refusal| refusal.kind.name().into());
+        assert_eq!(opened, expected["open"], "{name}: open");
+        if !opened.is_null() {
+            return;
+        }
+        for (reference, wanted) in expected["resolve"].as_object().unwrap() {
+            assert_eq!(resolve(store, reference, false), *wanted, "{name}: resolve {reference}");
+        }
+        for (reference, wanted) in expected["aliases"].as_object().unwrap() {
+            assert_eq!(resolve(store, reference, true), *wanted, "{name}: alias {reference}");
+        }
+        self.check_signed(store);
+        let lines = list(store);
+        let shown: Vec<Value> = lines.iter().map(|line| line.shown.clone()).collect();
+        assert_eq!(Value::from(shown), expected["list"], "{name}: list");
+        for line in lines {
+            let reference = format!("{}@{}", line.name, line.version);
+            let verdict = read(store, &line.name, &line.version);
+            assert_eq!(verdict, expected["read"][&reference], "{name}: read {reference}");
+        }
     }
 }
 
-#[test]
-fn golden_vectors() {
+impl Case {
+    /// What is said where a signature by one of the keys beside the registry is required.
+    fn check_signed(&self, store: &dyn Store) {
+        let Some(signed) = self.expected["signed"].as_object() else { return };
+        let keys = Keys::read(&vectors().join(&self.name).join("keys.pem")).unwrap();
+        for (reference, wanted) in signed {
+            let (name, version) = reference.split_once('@').unwrap();
+            let index = Index::read(Reader { store, keys: Some(&keys) }, name, None).unwrap();
+            let verdict = match &index.versions[&names::version(version).unwrap()] {
+                Listed::Readable(_) => Value::Null,
+                Listed::Broken(refusal) => refusal.kind.name().into(),
+            };
+            assert_eq!(verdict, *wanted, "{}: signed {reference}", self.name);
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
     let mut cases: Vec<PathBuf> = fs::read_dir(vectors()).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|case| case.join("expected.json").is_file());
     cases.sort();
     assert!(cases.len() >= 20, "only {} golden cases were found", cases.len());
-    for case in &cases {
-        check(case);
+    cases.iter().map(|case| Case::open(case)).collect()
+}
+
+#[test]
+fn golden_vectors() {
+    for case in cases() {
+        case.check(&Folder::new(case.root()));
+    }
+}
+
+#[test]
+fn golden_vectors_in_an_object_store() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for case in cases().into_iter().filter(|case| !case.has_links()) {
+        let bucket = Arc::new(InMemory::new());
+        runtime.block_on(upload(&bucket, &case.root(), &Key::from("team/models")));
+        let place = Place { url: "s3://bucket/team/models".into(), store: bucket, root: Key::from("team/models") };
+        let cache = Cache::new(case.folder.path().join("cache"), u64::MAX);
+        case.check(&Objects::new(place, cache).unwrap());
+    }
+}
+
+/// Puts every file below `folder` under `key`; names that no store takes are left out.
+async fn upload(bucket: &InMemory, folder: &Path, key: &Key) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let key = key.clone().join(entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            Box::pin(upload(bucket, &entry.path(), &key)).await;
+        } else {
+            bucket.put(&key, fs::read(entry.path()).unwrap().into()).await.unwrap();
+        }
     }
 }

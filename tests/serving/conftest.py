@@ -7,6 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.registry.objects.conftest import (  # noqa: F401 - fixtures of the tests here too
+    enter,
+    moto_address,
+    moto_url,
+    proxy,
+    s3proxy_address,
+    url,
+)
 from tests.serving import graphs
 from tests.serving.registries import publish, publish_without_graph
 from tests.serving.servers import Server
@@ -59,11 +67,17 @@ def server(registry: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def launch() -> Iterator[Launch]:
-    """Starts servers of a test's own, `launch(registry, *options, env=…, ready=…)`, and ends them after it."""
+    """Starts servers of a test's own, `launch(registry, *options, env=…, ready=…, folder=…)`, and ends them after it."""
     with ExitStack() as stack:
 
-        def start(root: Path, *options: str, env: dict[str, str] | None = None, ready: bool = True) -> Server:
-            running = stack.enter_context(Server(root, *options, env=env))
+        def start(
+            root: Path | str,
+            *options: str,
+            env: dict[str, str] | None = None,
+            ready: bool = True,
+            folder: Path | None = None,
+        ) -> Server:
+            running = stack.enter_context(Server(root, *options, env=env, folder=folder))
             if ready:
                 running.wait_ready()
             return running

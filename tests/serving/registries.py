@@ -10,9 +10,16 @@ from ocad.export.onnx import write_onnx
 from ocad_registry import Artifact, Draft, GateResult, Parity, PluginReference, Registry, Signature, Tensor, Version
 
 
-def publish(root: Path, name: str, graph: Graph, version: str | None = None, passed: bool = True) -> Version:
-    """Publishes `graph`; its gate fails unless `passed`."""
-    folder = root.parent / f"{root.name}-build"
+def publish(
+    root: Path | str,
+    name: str,
+    graph: Graph,
+    version: str | None = None,
+    passed: bool = True,
+    folder: Path | None = None,
+) -> Version:
+    """Publishes `graph`, written beside the registry or in `folder` first; its gate fails unless `passed`."""
+    folder = folder or Path(f"{root}-build")
     folder.mkdir(parents=True, exist_ok=True)
     files = write_onnx(graph.model, folder / "model.onnx")
     artifacts = [Artifact(file.path, file.role, file.media_type) for file in files]

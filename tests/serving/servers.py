@@ -37,18 +37,27 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """A running `ocad-server`; use it in a `with`. A `prefix` command may set the stage and `exec` it."""
+    """A running `ocad-server`; use it in a `with`. A `prefix` command may set the stage and `exec` it.
+
+    Its log and its cache are beside the registry, or in `folder` where that is a URL.
+    """
 
     def __init__(
-        self, registry: Path, *options: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        registry: Path | str,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
-        self.log = registry.parent / f"{registry.name}-{time.monotonic_ns()}.log"
+        folder = folder or Path(registry).parent
+        self.log = folder / f"server-{time.monotonic_ns()}.log"
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
                 [*prefix, *command(registry, *options)],
                 stdout=subprocess.PIPE,
                 stderr=sink,
-                env=environment(registry, env),
+                env=environment(folder, env),
             )
         try:
             line = self._first_line()
@@ -135,16 +144,17 @@ class Server:
         return self.process.wait()
 
 
-def command(registry: Path, *options: str) -> list[str]:
+def command(registry: Path | str, *options: str) -> list[str]:
     """The command line of a server on free ports."""
     given = ["--registry", str(registry), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     return [str(find_server()), *given, *options]
 
 
-def environment(registry: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a server: its own cache, this environment's runtime library."""
+def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a server: its own caches in `folder`, this environment's runtime library."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("OCAD_")}
-    found["OCAD_SERVER_CACHE"] = str(registry.parent / "server-cache")
+    found["OCAD_SERVER_CACHE"] = str(folder / "server-cache")
+    found["OCAD_CACHE"] = str(folder / "cache")
     found["ORT_DYLIB_PATH"] = str(find_onnxruntime())
     return found | dict(more or {})
 

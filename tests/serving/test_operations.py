@@ -29,7 +29,7 @@ SERIES = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*=\"(?:[^\"\\\
 def start(registry: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A start that must fail."""
     return subprocess.run(
-        command(registry, *options), env=environment(registry, variables), capture_output=True, text=True, timeout=20,
+        command(registry, *options), env=environment(registry.parent, variables), capture_output=True, text=True, timeout=20,
         check=False,
     )  # fmt: skip
 
@@ -66,7 +66,9 @@ def test_a_registry_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_an_address_that_is_taken_is_named(server: Server, registry: Path) -> None:
     taken = [str(find_server()), "--registry", str(registry), "--http", server.http, "--grpc", "127.0.0.1:0"]
-    failed = subprocess.run(taken, env=environment(registry), capture_output=True, text=True, timeout=20, check=False)
+    failed = subprocess.run(
+        taken, env=environment(registry.parent), capture_output=True, text=True, timeout=20, check=False
+    )
     assert failed.returncode == 1
     assert server.http in failed.stderr
 
@@ -118,7 +120,7 @@ def test_every_flag_is_a_variable_too(models: Path) -> None:
         asked = [str(find_server()), "--registry", str(models)]
         failed = subprocess.run(
             asked,
-            env=environment(models, {variable: "nonsense"}),
+            env=environment(models.parent, {variable: "nonsense"}),
             capture_output=True,
             text=True,
             timeout=20,

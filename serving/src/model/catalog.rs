@@ -14,6 +14,7 @@ use crate::registry::digest::Verdicts;
 use crate::registry::index::{Index, Record, Target};
 use crate::registry::names::{self, Selector};
 use crate::registry::refusal::{Kind, Read, Refusal};
+use crate::registry::signatures::Keys;
 use crate::registry::store::Store;
 use crate::registry::verify::verify;
 
@@ -52,6 +53,7 @@ enum Found {
 /// The served models.
 pub struct Catalog {
     pub(super) store: Box<dyn Store>,
+    pub(super) keys: Option<Keys>,
     pub(super) factory: Factory,
     verdicts: Verdicts,
     budget: u64,
@@ -70,11 +72,13 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Catalog {
-    /// An empty catalog over `store`; versions that nobody's plain name means may take `budget` bytes.
+    /// An empty catalog over `store`, of what one of the `keys` has signed where there are any; versions that nobody's
+    /// plain name means may take `budget` bytes.
     #[must_use]
-    pub fn new(store: Box<dyn Store>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
+    pub fn new(store: Box<dyn Store>, keys: Option<Keys>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
         Self {
             store,
+            keys,
             factory,
             verdicts,
             budget,
@@ -95,15 +99,20 @@ impl Catalog {
         self.snapshot.load_full()
     }
 
-    /// Puts `entry` in place of model `name`, or takes the model out.
-    pub(super) fn replace(&self, name: &str, entry: Option<Entry>) {
-        let entry = entry.map(Arc::new);
+    /// Puts each entry in place of the model of its name, or takes the model out.
+    pub(super) fn replace(&self, entries: Vec<(String, Option<Entry>)>) {
+        if entries.is_empty() {
+            return;
+        }
+        let entries: Vec<_> = entries.into_iter().map(|(name, entry)| (name, entry.map(Arc::new))).collect();
         self.snapshot.rcu(|old| {
             let mut models = old.models.clone();
-            match &entry {
-                Some(entry) => models.insert(name.to_owned(), Arc::clone(entry)),
-                None => models.remove(name),
-            };
+            for (name, entry) in &entries {
+                match entry {
+                    Some(entry) => models.insert(name.clone(), Arc::clone(entry)),
+                    None => models.remove(name),
+                };
+            }
             Snapshot { models }
         });
     }
@@ -162,7 +171,7 @@ impl Catalog {
             .map_err(|refusal| {
                 Error::Unavailable(format!("`{}@{}` is refused: {refusal}", record.name, record.version))
             })
-            .and_then(|verified| Model::load(record, &verified, &self.factory));
+            .and_then(|verified| Model::load(record, verified, &self.factory));
         let outcome = if loaded.is_ok() { "ok" } else { "failed" };
         self.factory.metrics.reloaded(&record.name, outcome, started.elapsed());
         let model = Arc::new(loaded.inspect_err(|cause| {

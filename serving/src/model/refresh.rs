@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use semver::Version;
 
 use super::catalog::{Catalog, Entry, locked};
 use super::served::Model;
 use crate::error::{Error, Result};
-use crate::registry::index::{self, Index, Listed, Target};
+use crate::registry::index::{self, Index, Reader, Target};
 use crate::registry::names;
-use crate::registry::refusal::Kind as Verdict;
+use crate::registry::refusal::{Kind as Verdict, Read, Refusal};
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
 
@@ -45,7 +46,7 @@ impl Catalog {
     fn folders(&self) -> HashSet<PathBuf> {
         let Some(root) = self.store.watchable() else { return HashSet::new() };
         let mut folders = HashSet::from([root.to_owned()]);
-        for name in self.names() {
+        for name in self.names().unwrap_or_default() {
             let model = root.join(&name);
             let aliases = self.store.list(&format!("{name}/aliases")).unwrap_or_default();
             folders.extend(
@@ -60,60 +61,112 @@ impl Catalog {
         folders
     }
 
-    fn names(&self) -> Vec<String> {
-        let listed = self.store.list("").unwrap_or_else(|cause| {
-            tracing::warn!(%cause, "the registry cannot be listed");
-            Vec::new()
-        });
-        listed
-            .into_iter()
-            .filter(|entry| entry.kind == Kind::Folder && names::is_model(&entry.name))
-            .map(|entry| entry.name)
-            .collect()
+    fn names(&self) -> Read<Vec<String>> {
+        let models = self.store.list("")?.into_iter();
+        let models = models.filter(|entry| entry.kind == Kind::Folder && names::is_model(&entry.name));
+        Ok(models.map(|entry| entry.name).collect())
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { store: &*self.store, keys: self.keys.as_ref() }
     }
 
     /// Reads the whole registry again and brings every model up to it.
     pub fn refresh(&self) {
-        let opened = index::open(&*self.store);
-        locked(&self.refused).clone_from(&opened.as_ref().err().cloned());
-        if let Err(refusal) = opened {
-            tracing::error!(%refusal, "the registry cannot be read, so everything stays as it was");
-            return;
+        let started = Instant::now();
+        let opened = self.store.look().and_then(|()| index::open(&*self.store)).and_then(|()| self.names());
+        let names = match opened {
+            Ok(names) => names,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let before = self.snapshot();
+        let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
+        let mut failed = read.iter().filter_map(|(_, index)| index.as_ref().err());
+        let unanswered = failed.find(|refusal| refusal.kind == Verdict::Unreachable).cloned();
+        let versions: usize =
+            read.iter().filter_map(|(_, index)| index.as_ref().ok()).map(|index| index.versions.len()).sum();
+        let known: HashSet<&String> = names.iter().collect();
+        self.forget(before.models.keys().filter(|name| !known.contains(name)));
+        drop(before);
+        let first = locked(&self.required).is_none();
+        if first {
+            tracing::info!(models = names.len(), versions, seconds = started.elapsed().as_secs_f64(), "registry read");
         }
-        let names = self.names();
-        for gone in self.snapshot().models.keys().filter(|name| !names.contains(name)) {
-            tracing::info!(model = gone, "the model is gone from the registry");
-            let snapshot = self.snapshot();
-            self.forget_gauges(gone, snapshot.models[gone].index.versions.keys());
-            self.replace(gone, None);
-            self.retain(gone, |_| false);
+        self.settle(read);
+        match unanswered {
+            Some(refusal) => self.refuse(refusal),
+            None => self.accept(names),
         }
-        for name in &names {
-            self.refresh_model(name);
-        }
-        let mut required = locked(&self.required);
-        if required.is_none() {
-            *required = Some(names.into_iter().collect());
-        }
-        drop(required);
         self.save_verdicts();
         self.publish_gauges();
     }
 
-    /// Brings model `name` up to the registry.
-    fn refresh_model(&self, name: &str) {
-        let _writer = locked(&self.refreshing);
-        let before = self.snapshot().models.get(name).cloned().unwrap_or_default();
-        match Index::read(&*self.store, name, Some(&before.index)) {
-            Ok(index) => {
-                let entry = self.update(name, &before, index);
-                let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
-                self.forget_gauges(name, before.index.versions.keys().filter(|version| !live.contains(version)));
-                self.replace(name, Some(entry));
-                self.retain(name, |version| live.contains(version));
-            }
-            Err(cause) => tracing::warn!(model = name, %cause, "the model cannot be listed, so it stays as it was"),
+    /// Takes note that the registry cannot be read.
+    fn refuse(&self, refusal: Refusal) {
+        let mut refused = locked(&self.refused);
+        if refused.as_ref().is_none_or(|before| before.kind != refusal.kind) {
+            tracing::error!(%refusal, "the registry cannot be read, so everything stays as it was");
         }
+        *refused = Some(refusal);
+        drop(refused);
+        self.publish_gauges();
+    }
+
+    /// Takes note that the registry was read, with its models `names`.
+    fn accept(&self, names: Vec<String>) {
+        if locked(&self.refused).take().is_some() {
+            tracing::info!("the registry can be read again");
+        }
+        locked(&self.required).get_or_insert_with(|| names.into_iter().collect());
+    }
+
+    /// Takes the models `gone` out of service.
+    fn forget<'a>(&self, gone: impl Iterator<Item = &'a String>) {
+        for name in gone {
+            tracing::info!(model = name, "the model is gone from the registry");
+            let _writer = locked(&self.refreshing);
+            if let Some(entry) = self.snapshot().models.get(name) {
+                self.forget_gauges(name, entry);
+            }
+            self.replace(vec![(name.clone(), None)]);
+            self.retain(name, |_| false);
+        }
+    }
+
+    /// Brings models up to what was `read` of them. They appear together, but for a load, which may take its time.
+    fn settle(&self, read: Vec<(String, Read<Index>)>) {
+        let (mut writer, mut settled) = (None, Vec::new());
+        for (name, index) in read {
+            let index = match index {
+                Ok(index) => index,
+                Err(cause) => {
+                    tracing::warn!(model = name, %cause, "the model cannot be listed, so it stays as it was");
+                    continue;
+                }
+            };
+            writer.get_or_insert_with(|| locked(&self.refreshing));
+            let before = self.snapshot().models.get(&name).cloned().unwrap_or_default();
+            let entry = self.update(&name, &before, index);
+            let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
+            let stays = same(before.current.as_ref(), entry.current.as_ref());
+            settled.push((name.clone(), Some(entry)));
+            if !stays {
+                self.forget_gauges(&name, &before);
+                self.replace(std::mem::take(&mut settled));
+                writer = None;
+            }
+            self.retain(&name, |version| live.contains(version));
+        }
+        self.replace(settled);
+    }
+
+    /// Brings model `name` up to the registry.
+    fn refresh_model(&self, name: &str) -> Read<()> {
+        self.store.look()?;
+        let before = self.snapshot();
+        let before = before.models.get(name).map(|entry| &entry.index);
+        self.settle(self.reader().models(&[name.to_owned()], |_| before));
+        Ok(())
     }
 
     fn update(&self, name: &str, before: &Entry, index: Index) -> Entry {
@@ -185,7 +238,7 @@ impl Catalog {
     /// Loads model `name` again after an unload, or looks for a newer version of it now.
     pub fn load_model(&self, name: &str) -> Result<()> {
         self.set_unloaded(name, false)?;
-        self.refresh_model(name);
+        self.refresh_model(name).map_err(|refusal| Error::Unavailable(refusal.to_string()))?;
         self.publish_gauges();
         let snapshot = self.snapshot();
         let entry = snapshot.models.get(name).ok_or_else(|| Error::NotFound(format!("there is no model `{name}`")))?;
@@ -217,7 +270,7 @@ impl Catalog {
         if entry.unloaded != unloaded {
             let entry =
                 Entry { index: entry.index.clone(), wanted: entry.wanted.clone(), unloaded, ..Entry::default() };
-            self.replace(name, Some(entry));
+            self.replace(vec![(name.to_owned(), Some(entry))]);
         }
         Ok(())
     }
@@ -245,37 +298,35 @@ impl Catalog {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Sets the gauges of versions that are gone to zero.
-    fn forget_gauges<'a>(&self, name: &str, gone: impl Iterator<Item = &'a Version>) {
-        for version in gone {
-            self.factory.metrics.set(
-                "ocad_server_model_version",
-                &[("model", name), ("version", &version.to_string())],
-                0.0,
-            );
+    /// Sets the gauges of a model to zero that is gone, or about to be served by another version.
+    fn forget_gauges(&self, name: &str, entry: &Entry) {
+        let metrics = &self.factory.metrics;
+        if let Some(model) = &entry.current {
+            metrics.set("ocad_server_model_version", &[("model", name), ("version", &model.version_text)], 0.0);
         }
-        self.factory.metrics.set("ocad_server_model_stale", &[("model", name)], 0.0);
+        metrics.set("ocad_server_model_stale", &[("model", name)], 0.0);
     }
 
     /// Sets the gauges that follow the catalog.
     pub fn publish_gauges(&self) {
         let metrics = &self.factory.metrics;
         metrics.set("ocad_server_ready", &[], f64::from(u8::from(self.readiness().ready)));
+        metrics.set("ocad_server_registry_up", &[], f64::from(u8::from(locked(&self.refused).is_none())));
         #[allow(clippy::cast_precision_loss)]
         metrics.set("ocad_server_resident_bytes", &[], self.resident_bytes() as f64);
         for (name, entry) in &self.snapshot().models {
             metrics.set("ocad_server_model_stale", &[("model", name)], f64::from(u8::from(entry.failure.is_some())));
-            let current = entry.current.as_ref().map(|model| &model.version);
-            for (version, listed) in &entry.index.versions {
-                if matches!(listed, Listed::Readable(record) if record.metadata.onnx().is_some()) {
-                    let served = f64::from(u8::from(Some(version) == current));
-                    metrics.set(
-                        "ocad_server_model_version",
-                        &[("model", name), ("version", &version.to_string())],
-                        served,
-                    );
-                }
+            if let Some(model) = &entry.current {
+                let labels = [("model", name.as_str()), ("version", model.version_text.as_str())];
+                metrics.set("ocad_server_model_version", &labels, 1.0);
             }
         }
+    }
+}
+
+fn same(before: Option<&Arc<Model>>, after: Option<&Arc<Model>>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+        (before, after) => before.is_none() && after.is_none(),
     }
 }

@@ -1,5 +1,6 @@
 //! A loaded version: its sessions on their threads, and the one way to ask it.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,16 +58,15 @@ pub struct Model {
     pub metrics: ModelMetrics,
     queue: Arc<Queue>,
     used: AtomicU64,
+    /// Its threads may open its files at any time.
+    _hold: Option<File>,
 }
 
 impl Model {
     /// Builds the sessions of `record`, checks them against its signature, warms them and starts their threads.
-    pub fn load(record: &Record, verified: &Verified, factory: &Factory) -> Result<Self> {
-        let onnx = verified
-            .onnx
-            .as_deref()
-            .ok_or_else(|| Error::Internal("a version without a graph was to be loaded".into()))?;
-        let mut graph = Graph::load(&factory.runtime, onnx)?;
+    pub fn load(record: &Record, verified: Verified, factory: &Factory) -> Result<Self> {
+        let onnx = verified.onnx.ok_or_else(|| Error::Internal("a version without a graph was to be loaded".into()))?;
+        let mut graph = Graph::load(&factory.runtime, &onnx)?;
         let signature = match &record.metadata.signature {
             Some(promised) => agree(graph.signature()?, promised)?,
             None => graph.signature()?,
@@ -87,8 +87,9 @@ impl Model {
             metrics,
             queue,
             used: AtomicU64::new(0),
+            _hold: verified.hold,
         };
-        model.start(graph, onnx, factory)?;
+        model.start(graph, &onnx, factory)?;
         Ok(model)
     }
 

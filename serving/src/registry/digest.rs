@@ -82,9 +82,19 @@ impl Verdicts {
             return Ok(facts);
         }
         let facts = compute(path, is_onnx)?;
+        self.keep(path, identity, &facts);
+        Ok(facts)
+    }
+
+    /// Takes note of the `facts` of the file at `path`, which nobody else writes to.
+    pub fn remember(&self, path: &Path, facts: &Facts) -> io::Result<()> {
+        self.keep(path, Identity::of(&fs::metadata(path)?), facts);
+        Ok(())
+    }
+
+    fn keep(&self, path: &Path, identity: Identity, facts: &Facts) {
         let remembered = Remembered { identity: Some(identity), facts: Some(facts.clone()) };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), remembered);
-        Ok(facts)
     }
 
     fn recall(&self, path: &Path, identity: &Identity) -> Option<Facts> {
@@ -113,7 +123,8 @@ fn write_whole(path: &Path, known: &HashMap<PathBuf, Remembered>) -> io::Result<
     fs::rename(temporary, path)
 }
 
-fn compute(path: &Path, is_onnx: bool) -> io::Result<Facts> {
+/// The facts of the file at `path`, every byte of it read.
+pub fn compute(path: &Path, is_onnx: bool) -> io::Result<Facts> {
     if is_onnx {
         let bytes = fs::read(path)?;
         let references = Some(onnx::references(&bytes).map_err(ToOwned::to_owned));
@@ -140,11 +151,13 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The content of `metadata.sha256`, which is also what is signed.
+#[must_use]
+pub fn digest_line(sha256: &str) -> String {
+    format!("{sha256}  metadata.json\n")
+}
+
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // writing into a String cannot fail
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use semver::Version;
 
-use super::digest::sha256;
+use super::digest::{digest_line, sha256};
 use super::fields::{boolean, is_digest, nullable, one_of, text};
-use super::manifest::{DOCUMENT_LIMIT, FORMAT, METADATA_LIMIT, Manifest};
+use super::manifest::{DOCUMENT_LIMIT, FORMAT, Manifest};
 use super::names::{self, Selector};
 use super::refusal::{Kind, Read, Refusal};
+use super::signatures::Keys;
 use super::store::{Kind as FileKind, Store};
 use super::strict::{self, Json, Object};
+use super::workers;
 
 /// The alias that a plain name means, where it is set.
 pub const PRODUCTION: &str = "production";
@@ -76,36 +78,157 @@ pub fn open(store: &dyn Store) -> Read<()> {
     }
 }
 
-impl Index {
-    /// Reads model `name` from `store`. Versions that were read before are taken from `before`: they never change.
-    pub fn read(store: &dyn Store, name: &str, before: Option<&Self>) -> Read<Self> {
-        let listed = store.list(name)?;
-        let deleted: HashSet<String> = store
-            .list(&format!("{name}/deleted"))?
-            .into_iter()
-            .filter_map(|entry| Some(entry.name.strip_suffix(".json")?.to_owned()))
-            .collect();
-        let mut index = Self { linked: store.kind(name)? == Some(FileKind::Link), ..Self::default() };
+/// Reads registries: from a store, believing only what one of the keys has signed where there are any.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// Where the registry lies.
+    pub store: &'a dyn Store,
+    /// The trusted keys; `None` where signatures are not asked for.
+    pub keys: Option<&'a Keys>,
+}
+
+/// A model of which the unknown versions are not read yet.
+struct Draft {
+    name: String,
+    index: Index,
+    unread: Vec<Version>,
+}
+
+impl Reader<'_> {
+    /// Reads models `names`. Versions that were read before are taken from what `before` has of the model: they never
+    /// change. A model is an error as a whole where the store gave no answer about it.
+    pub fn models<'b>(
+        &self,
+        names: &[String],
+        before: impl Fn(&str) -> Option<&'b Index> + Sync,
+    ) -> Vec<(String, Read<Index>)> {
+        let threads = self.store.readers(names.len());
+        let drafts = workers::map(threads, names, |name| (name.clone(), self.draft(name, before(name))));
+        let listed = drafts.iter().filter_map(|(_, draft)| draft.as_ref().ok());
+        let unread: Vec<(&str, &Version)> =
+            listed.flat_map(|draft| draft.unread.iter().map(|version| (draft.name.as_str(), version))).collect();
+        let read = |(name, version): &(&str, &Version)| self.version(name, version);
+        let mut found = workers::map(self.store.readers(unread.len()), &unread, read).into_iter();
+        let complete = |(name, draft): (String, Read<Draft>)| {
+            let index = draft.and_then(|mut draft| {
+                let found: Vec<_> = found.by_ref().take(draft.unread.len()).collect();
+                for (version, found) in draft.unread.into_iter().zip(found) {
+                    draft.index.versions.extend(found?.map(|found| (version, found)));
+                }
+                Ok(draft.index)
+            });
+            (name, index)
+        };
+        drafts.into_iter().map(complete).collect()
+    }
+
+    /// Lists model `name` and reads its aliases.
+    fn draft(&self, name: &str, before: Option<&Index>) -> Read<Draft> {
+        let listed = self.store.list(name)?;
+        let deleted = self.store.list(&format!("{name}/deleted"))?.into_iter();
+        let deleted: HashSet<String> =
+            deleted.filter_map(|entry| Some(entry.name.strip_suffix(".json")?.to_owned())).collect();
+        let linked = self.store.kind(name)? == Some(FileKind::Link);
+        let mut draft =
+            Draft { name: name.to_owned(), index: Index { linked, ..Index::default() }, unread: Vec::new() };
         for entry in listed {
             let Some(version) = names::version(&entry.name).filter(|_| !deleted.contains(&entry.name)) else {
                 continue;
             };
             let known = before.and_then(|before| before.versions.get(&version));
-            let found = match (known, entry.kind) {
-                (Some(Listed::Readable(record)), FileKind::Folder) => Some(Listed::Readable(Arc::clone(record))),
-                (_, FileKind::Folder) => read_version(store, name, &version),
-                (_, FileKind::Link) => Some(Listed::Broken(Refusal::new(Kind::Symlink, "the version is a symlink"))),
-                _ => None,
-            };
-            index.versions.extend(found.map(|found| (version, found)));
-        }
-        for entry in store.list(&format!("{name}/aliases"))? {
-            if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
-                let target = read_alias(store, &format!("{name}/aliases/{}", entry.name), &deleted).transpose();
-                index.aliases.extend(target.map(|target| (entry.name, target)));
+            match (known, entry.kind) {
+                (Some(Listed::Readable(record)), FileKind::Folder) => {
+                    draft.index.versions.insert(version, Listed::Readable(Arc::clone(record)));
+                }
+                (_, FileKind::Folder) => draft.unread.push(version),
+                (_, FileKind::Link) => {
+                    let refusal = Refusal::new(Kind::Symlink, "the version is a symlink");
+                    draft.index.versions.insert(version, Listed::Broken(refusal));
+                }
+                _ => {}
             }
         }
-        Ok(index)
+        for entry in self.store.list(&format!("{name}/aliases"))? {
+            if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
+                let target = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?.transpose();
+                draft.index.aliases.extend(target.map(|target| (entry.name, target)));
+            }
+        }
+        Ok(draft)
+    }
+
+    /// What lies in a version's folder; `None` when it is no version, which is when `metadata.json` is missing.
+    fn version(&self, name: &str, version: &Version) -> Read<Option<Listed>> {
+        match self.record(name, version) {
+            Ok(record) => Ok(Some(Listed::Readable(Arc::new(record)))),
+            Err(refusal) => match refusal.kind {
+                Kind::MissingFile => Ok(None),
+                Kind::Unreachable => Err(refusal),
+                _ => Ok(Some(Listed::Broken(refusal))),
+            },
+        }
+    }
+
+    /// Reads a version by steps 1 to 9 of section 7; `missing-file` when there is no `metadata.json`.
+    fn record(&self, name: &str, version: &Version) -> Read<Record> {
+        let in_metadata = |refusal: Refusal| Refusal::new(refusal.kind, format!("`metadata.json`: {}", refusal.detail));
+        let folder = format!("{name}/{version}");
+        let documents = self.store.documents(&folder);
+        let bytes = documents.metadata.map_err(in_metadata)?;
+        let stated = match documents.stated {
+            Err(refusal) if refusal.kind == Kind::Unreachable => return Err(refusal),
+            // absent, a symlink, too large: whatever is wrong with it, it does not state the digest
+            stated => stated.unwrap_or_default(),
+        };
+        let digest = sha256(&bytes);
+        if stated != digest_line(&digest).as_bytes() {
+            return Err(Refusal::new(
+                Kind::MetadataDigest,
+                "`metadata.json` does not have the digest in `metadata.sha256`",
+            ));
+        }
+        let metadata = Manifest::read(&bytes, name, &folder[name.len() + 1..]).map_err(in_metadata)?;
+        if let Some(keys) = self.keys {
+            keys.check(self.store, &folder, &digest)?;
+        }
+        Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
+    }
+
+    /// Where an alias points: the highest entry that names no deleted version decides; `None` when it is not set.
+    ///
+    /// The outer error is that of a store that gave no answer.
+    fn alias(&self, folder: &str, deleted: &HashSet<String>) -> Read<Read<Option<Target>>> {
+        let listed = self.store.list(folder)?.into_iter();
+        let mut entries: Vec<(u64, String)> =
+            listed.filter_map(|entry| Some((names::entry_number(&entry.name)?, entry.name))).collect();
+        entries.sort_unstable_by(|a, b| b.cmp(a));
+        for (number, file) in entries {
+            let read = self.store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT);
+            if let Err(refusal) = &read
+                && refusal.kind == Kind::Unreachable
+            {
+                return Err(refusal.clone());
+            }
+            let document = read.and_then(|bytes| strict::parse(&bytes));
+            let entry = document.map_err(|refusal| refusal.detail).and_then(|document| alias_entry(&document));
+            match entry {
+                Err(cause) => {
+                    let detail = format!("entry {number} cannot be read: {cause}");
+                    return Ok(Err(Refusal::new(Kind::BadAliasEntry, detail)));
+                }
+                Ok(Some(target)) if deleted.contains(&target.version.to_string()) => {}
+                Ok(target) => return Ok(Ok(target)),
+            }
+        }
+        Ok(Ok(None))
+    }
+}
+
+impl Index {
+    /// Reads model `name` of `reader`'s registry.
+    pub fn read(reader: Reader<'_>, name: &str, before: Option<&Self>) -> Read<Self> {
+        let mut found = reader.models(&[name.to_owned()], |_| before);
+        found.pop().map_or_else(|| Ok(Self::default()), |(_, index)| index)
     }
 
     /// Where `selector` leads, or the plain name where there is none.
@@ -161,56 +284,6 @@ impl Index {
             None => Err(self.missing(&target.version.to_string())),
         }
     }
-}
-
-/// What lies in a version's folder; `None` when it is no version, which is when `metadata.json` is missing.
-fn read_version(store: &dyn Store, name: &str, version: &Version) -> Option<Listed> {
-    let folder = format!("{name}/{version}");
-    match read_record(store, name, version, folder) {
-        Ok(record) => Some(Listed::Readable(Arc::new(record))),
-        Err(refusal) if refusal.kind == Kind::MissingFile => None,
-        Err(refusal) => Some(Listed::Broken(refusal)),
-    }
-}
-
-/// Reads a version by steps 1 to 9 of section 7; `missing-file` when there is no `metadata.json`.
-fn read_record(store: &dyn Store, name: &str, version: &Version, folder: String) -> Read<Record> {
-    let in_metadata = |refusal: Refusal| Refusal::new(refusal.kind, format!("`metadata.json`: {}", refusal.detail));
-    let bytes = store.read(&format!("{folder}/metadata.json"), METADATA_LIMIT).map_err(in_metadata)?;
-    // absent, a symlink, too large: whatever is wrong with it, it does not state the digest
-    let stated = store.read(&format!("{folder}/metadata.sha256"), DOCUMENT_LIMIT).unwrap_or_default();
-    let digest = sha256(&bytes);
-    if stated != format!("{digest}  metadata.json\n").as_bytes() {
-        return Err(Refusal::new(
-            Kind::MetadataDigest,
-            "`metadata.json` does not have the digest in `metadata.sha256`",
-        ));
-    }
-    let metadata = Manifest::read(&bytes, name, &version.to_string()).map_err(in_metadata)?;
-    Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
-}
-
-/// Where an alias points: the highest entry that names no deleted version decides; `None` when it is not set.
-fn read_alias(store: &dyn Store, folder: &str, deleted: &HashSet<String>) -> Read<Option<Target>> {
-    let mut entries: Vec<(u64, String)> = store
-        .list(folder)?
-        .into_iter()
-        .filter_map(|entry| Some((names::entry_number(&entry.name)?, entry.name)))
-        .collect();
-    entries.sort_unstable_by(|a, b| b.cmp(a));
-    for (number, file) in entries {
-        let document = store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT).and_then(|bytes| strict::parse(&bytes));
-        let entry = document.map_err(|refusal| refusal.detail).and_then(|document| alias_entry(&document));
-        match entry {
-            Err(cause) => {
-                return Err(Refusal::new(Kind::BadAliasEntry, format!("entry {number} cannot be read: {cause}")));
-            }
-            Ok(None) => return Ok(None),
-            Ok(Some(target)) if deleted.contains(&target.version.to_string()) => {}
-            Ok(target) => return Ok(target),
-        }
-    }
-    Ok(None)
 }
 
 /// The target of an entry; `None` for `unset`.

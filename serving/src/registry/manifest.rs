@@ -71,6 +71,14 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+impl FileEntry {
+    /// Whether it is the served graph.
+    #[must_use]
+    pub fn is_onnx(&self) -> bool {
+        self.role == ONNX
+    }
+}
+
 impl Manifest {
     /// Reads `bytes` as the metadata that lies in `name/version`.
     pub fn read(bytes: &[u8], name: &str, version: &str) -> Read<Self> {
@@ -102,7 +110,7 @@ impl Manifest {
         if paths.windows(2).any(|pair| pair[0] == pair[1]) {
             return bad("it lists a path twice");
         }
-        if self.files.iter().filter(|file| file.role == ONNX).count() > 1 {
+        if self.files.iter().filter(|file| file.is_onnx()).count() > 1 {
             return bad("it lists more than one `onnx` file");
         }
         if self.passed != decided {
@@ -114,7 +122,7 @@ impl Manifest {
     /// The served graph, if there is one.
     #[must_use]
     pub fn onnx(&self) -> Option<&FileEntry> {
-        self.files.iter().find(|file| file.role == ONNX)
+        self.files.iter().find(|file| file.is_onnx())
     }
 }
 

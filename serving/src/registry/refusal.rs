@@ -39,12 +39,18 @@ pub enum Kind {
     BadAliasEntry,
     /// The version is not the one that the alias was given.
     AliasDigest,
+    /// None of the trusted keys has signed the version.
+    Unsigned,
+    /// A signature that is not what it says.
+    BadSignature,
     /// There is no such thing.
     NotFound,
     /// The text is no reference.
     InvalidName,
     /// The storage failed; no verdict of the format.
     Storage,
+    /// An object store gave no answer, which says nothing about what lies there; no verdict of the format.
+    Unreachable,
 }
 
 impl Kind {
@@ -69,9 +75,12 @@ impl Kind {
             Self::ExternalData => "external-data",
             Self::BadAliasEntry => "bad-alias-entry",
             Self::AliasDigest => "alias-digest",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature => "bad-signature",
             Self::NotFound => "not-found",
             Self::InvalidName => "invalid-name",
             Self::Storage => "storage",
+            Self::Unreachable => "unreachable",
         }
     }
 }

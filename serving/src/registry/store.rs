@@ -1,9 +1,12 @@
-//! Where a registry's files are: a small trait, so that an object store can stand beside the folder.
+//! Where a registry's files are: a small trait, for a folder here and for an object store (`objects.rs`).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::digest::{Facts, Verdicts};
+use super::manifest::{DOCUMENT_LIMIT, FileEntry, METADATA_LIMIT};
 use super::refusal::{Kind as Verdict, Read, Refusal};
 
 /// What a listed name is.
@@ -28,22 +31,71 @@ pub struct Listed {
     pub kind: Kind,
 }
 
+/// The two documents of a version, as they were read.
+#[derive(Debug)]
+pub struct Documents {
+    /// `metadata.json`; `missing-file` where the folder is no version.
+    pub metadata: Read<Vec<u8>>,
+    /// `metadata.sha256`.
+    pub stated: Read<Vec<u8>>,
+}
+
+/// A payload file on this machine.
+#[derive(Debug)]
+pub struct Payload {
+    /// Where it can be opened; its neighbours lie beside it as in the version.
+    pub path: PathBuf,
+    /// What is known of its content.
+    pub facts: Facts,
+}
+
 /// Reads a registry. Paths are relative, with `/` between their parts.
 pub trait Store: Send + Sync {
+    /// Brings what is listed up to date, where that is not looked up each time; an error leaves it as it was.
+    fn look(&self) -> Read<()> {
+        Ok(())
+    }
+
     /// The names in `folder`, sorted; none when it does not exist or lies behind a link.
-    fn list(&self, folder: &str) -> io::Result<Vec<Listed>>;
+    ///
+    /// Of the root, the models, and their `aliases`, `aliases/ALIAS` and `deleted` folders only.
+    fn list(&self, folder: &str) -> Read<Vec<Listed>>;
+
+    /// What `path` is, of what `list` lists; [`Kind::Link`] when it or a folder on the way is one, `None` when nothing is there.
+    fn kind(&self, path: &str) -> io::Result<Option<Kind>>;
 
     /// The whole of a regular file of at most `limit` bytes.
     fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>>;
 
-    /// What `path` is; [`Kind::Link`] when it or a folder on the way is one, `None` when nothing is there.
-    fn kind(&self, path: &str) -> io::Result<Option<Kind>>;
+    /// The documents of the version in `folder`, which was listed as a plain folder.
+    fn documents(&self, folder: &str) -> Documents;
 
-    /// A local path of `path`'s content, fetched first where the store is remote.
-    fn local(&self, path: &str) -> io::Result<PathBuf>;
+    /// How many threads shorten the reading of `count` versions.
+    fn readers(&self, count: usize) -> usize;
+
+    /// Keeps the files of the version whose metadata has the sha256 `owner` from being removed, as long as it is held.
+    fn hold(&self, _owner: &str) -> Read<Option<File>> {
+        Ok(None)
+    }
+
+    /// The payload file at `path`, fetched first where the store is remote, of the size and sha256 that `file` lists.
+    fn payload(&self, owner: &str, path: &str, file: &FileEntry, verdicts: &Verdicts) -> Read<Payload>;
 
     /// The folder to watch for changes, where the operating system can.
     fn watchable(&self) -> Option<&Path>;
+}
+
+/// Refuses a file of these `facts` unless it is the one that `file` lists.
+pub fn confirm(file: &FileEntry, facts: &Facts) -> Read<()> {
+    if facts.size != file.size {
+        let detail = format!("`{}` has {} bytes, not {}", file.path, facts.size, file.size);
+        return Err(Refusal::new(Verdict::Size, detail));
+    }
+    if facts.sha256 != file.sha256 {
+        let detail = format!("`{}` is not what was published (sha256 differs)", file.path);
+        return Err(Refusal::new(Verdict::Digest, detail));
+    }
+    Ok(())
 }
 
 /// A registry in a folder of this machine.
@@ -56,6 +108,50 @@ impl Folder {
     pub fn new(root: PathBuf) -> Self {
         Self(root)
     }
+
+    /// The whole of the file `path`, in a folder that is known to be plain.
+    fn read_here(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
+        let opened = File::options()
+            .read(true)
+            // neither through a link nor waiting for the writer of a pipe
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.0.join(path));
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(cause) if cause.raw_os_error() == Some(libc::ELOOP) => return Err(linked()),
+            Err(cause) if is_absent(&cause) => return Err(Refusal::new(Verdict::MissingFile, "it is missing")),
+            Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) => return Err(irregular()),
+            Err(cause) => return Err(cause.into()),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(irregular());
+        }
+        if metadata.len() > limit {
+            return Err(oversized(limit));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+        file.by_ref().take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit { Err(oversized(limit)) } else { Ok(bytes) }
+    }
+}
+
+fn linked() -> Refusal {
+    Refusal::new(Verdict::Symlink, "it is, or lies behind, a symlink")
+}
+
+fn irregular() -> Refusal {
+    Refusal::new(Verdict::NotAFile, "it is no regular file")
+}
+
+/// The refusal of a document above `limit` bytes.
+#[must_use]
+pub fn oversized(limit: u64) -> Refusal {
+    Refusal::new(Verdict::OversizedJson, format!("it is larger than {limit} bytes"))
+}
+
+fn is_absent(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn kind_of(file_type: fs::FileType) -> Kind {
@@ -73,13 +169,13 @@ fn kind_of(file_type: fs::FileType) -> Kind {
 fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(cause) if is_absent(&cause) => Ok(None),
         Err(cause) => Err(cause),
     }
 }
 
 impl Store for Folder {
-    fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
+    fn list(&self, folder: &str) -> Read<Vec<Listed>> {
         if !folder.is_empty() && self.kind(folder)? != Some(Kind::Folder) {
             return Ok(Vec::new());
         }
@@ -92,23 +188,8 @@ impl Store for Folder {
                 listed.push(Listed { name, kind: kind_of(entry.file_type()?) });
             }
         }
-        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
-    }
-
-    fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
-        match self.kind(path)? {
-            Some(Kind::File) => {}
-            None => return Err(Refusal::new(Verdict::MissingFile, "it is missing")),
-            Some(Kind::Link) => return Err(Refusal::new(Verdict::Symlink, "it is, or lies behind, a symlink")),
-            Some(_) => return Err(Refusal::new(Verdict::NotAFile, "it is no regular file")),
-        }
-        let mut bytes = Vec::new();
-        fs::File::open(self.0.join(path))?.take(limit + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > limit {
-            return Err(Refusal::new(Verdict::OversizedJson, format!("it is larger than {limit} bytes")));
-        }
-        Ok(bytes)
     }
 
     fn kind(&self, path: &str) -> io::Result<Option<Kind>> {
@@ -126,8 +207,40 @@ impl Store for Folder {
         Ok(Some(kind))
     }
 
-    fn local(&self, path: &str) -> io::Result<PathBuf> {
-        Ok(self.0.join(path))
+    fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
+        if let Some((folder, _)) = path.rsplit_once('/')
+            && self.kind(folder)? == Some(Kind::Link)
+        {
+            return Err(linked());
+        }
+        self.read_here(path, limit)
+    }
+
+    fn documents(&self, folder: &str) -> Documents {
+        Documents {
+            metadata: self.read_here(&format!("{folder}/metadata.json"), METADATA_LIMIT),
+            stated: self.read_here(&format!("{folder}/metadata.sha256"), DOCUMENT_LIMIT),
+        }
+    }
+
+    fn readers(&self, count: usize) -> usize {
+        // a version takes less time than starting a thread for it
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(8).min(count / 64)
+    }
+
+    fn payload(&self, _owner: &str, path: &str, file: &FileEntry, verdicts: &Verdicts) -> Read<Payload> {
+        let refuse = |kind, what: &str| Err(Refusal::new(kind, format!("`{}` {what}", file.path)));
+        match self.kind(path)? {
+            Some(Kind::File) => {}
+            Some(Kind::Link) => return refuse(Verdict::Symlink, "is, or lies behind, a symlink"),
+            Some(_) => return refuse(Verdict::NotAFile, "is no regular file"),
+            None => return refuse(Verdict::MissingFile, "is missing"),
+        }
+        let path = self.0.join(path);
+        let facts = verdicts.facts(&path, file.is_onnx())?;
+        confirm(file, &facts)?;
+        Ok(Payload { path, facts })
     }
 
     fn watchable(&self) -> Option<&Path> {

@@ -1,14 +1,15 @@
 //! The verification of a version's files, which comes before anything of it is loaded.
 
+use std::fs::File;
 use std::path::PathBuf;
 
-use super::digest::{Facts, Verdicts};
+use super::digest::Verdicts;
 use super::index::Record;
 use super::manifest::FileEntry;
 use super::names;
 use super::onnx::References;
 use super::refusal::{Kind, Read, Refusal};
-use super::store::{Kind as FileKind, Store};
+use super::store::Store;
 
 /// A version whose files are what its metadata says.
 #[derive(Debug, Default)]
@@ -19,42 +20,24 @@ pub struct Verified {
     pub size: u64,
     /// Whether the graph computes something over the whole batch.
     pub batch_dependent: bool,
+    /// Keeps the files where they are, while anything may open them again.
+    pub hold: Option<File>,
 }
 
 /// Verifies every file of `record`, and what its graph refers to (steps 10 and 11 of section 7).
 pub fn verify(store: &dyn Store, verdicts: &Verdicts, record: &Record) -> Read<Verified> {
+    let hold = store.hold(&record.digest)?;
     let mut graph = None;
     for file in &record.metadata.files {
-        let facts = check(store, verdicts, record, file)?;
-        if let Some(references) = facts.references {
-            graph = Some((file, references));
+        let payload = store.payload(&record.digest, &format!("{}/{}", record.folder, file.path), file, verdicts)?;
+        if let Some(references) = payload.facts.references {
+            graph = Some((file, payload.path, references));
         }
     }
-    let Some((file, references)) = graph else { return Ok(Verified::default()) };
+    let Some((file, onnx, references)) = graph else { return Ok(Verified::default()) };
     let references = references.map_err(|cause| Refusal::new(Kind::BadOnnx, format!("`{}`: {cause}", file.path)))?;
     let size = file.size + external(record, file, &references)?;
-    let onnx = store.local(&format!("{}/{}", record.folder, file.path))?;
-    Ok(Verified { onnx: Some(onnx), size, batch_dependent: references.batch_dependent })
-}
-
-/// Step 10: a regular file of the recorded length and digest.
-fn check(store: &dyn Store, verdicts: &Verdicts, record: &Record, file: &FileEntry) -> Read<Facts> {
-    let path = format!("{}/{}", record.folder, file.path);
-    let refuse = |kind, what: &str| Err(Refusal::new(kind, format!("`{}` {what}", file.path)));
-    match store.kind(&path)? {
-        Some(FileKind::File) => {}
-        Some(FileKind::Link) => return refuse(Kind::Symlink, "is, or lies behind, a symlink"),
-        Some(_) => return refuse(Kind::NotAFile, "is no regular file"),
-        None => return refuse(Kind::MissingFile, "is missing"),
-    }
-    let facts = verdicts.facts(&store.local(&path)?, file.role == "onnx")?;
-    if facts.size != file.size {
-        return refuse(Kind::Size, &format!("has {} bytes, not {}", facts.size, file.size));
-    }
-    if facts.sha256 != file.sha256 {
-        return refuse(Kind::Digest, "is not what was published (sha256 differs)");
-    }
-    Ok(facts)
+    Ok(Verified { onnx: Some(onnx), size, batch_dependent: references.batch_dependent, hold })
 }
 
 /// Step 11: every external location is a listed file; answers the bytes of those files.

@@ -111,7 +111,8 @@ def trained(path: Path, folder: Path) -> dict[str, Ensemble]:
     # exact versions: one that failed a gate of its own still counts here
     config, members = "configs/composite/oran.yaml", f"members=[{','.join(references.values())}]"
     composite = register("composite", "oran", config, "composite-oran", members)
-    one = (f"members=[{references['rule_based']}]", "weights=[]", "caps=[]", "thresholds=[]")
+    # the rules begin nowhere, so random rules are tried for them too
+    one = (f"members=[{references['rule_based']}]", "weights=[]", "thresholds=[]", "search.candidates=1500")
     rules = register("composite", "oran", config, "rules-oran", *one)
     models = {"composite": loaded(session, composite), "rules, by the same search": loaded(session, rules)}
     for member, reference in references.items():

@@ -188,8 +188,7 @@ class ObjectStorage:
 
     def _info(self, path: str) -> dict[str, Any]:
         system, root = self._system()
-        found: dict[str, Any] = patiently(self._url, lambda: system.info(f"{root}/{path}"))
-        return found
+        return patiently(self._url, _looker(system, f"{root}/{path}"))
 
     def _holds(self, path: str, data: bytes) -> bool:
         try:
@@ -297,15 +296,27 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _lister(system: Any, place: str) -> Callable[[], Sequence[dict[str, Any]]]:
-    """What lists `place`; not by `ls` of s3fs, which reads the whole parent of what it does not find."""
+    """What lists the folder `place`; not by `ls` of s3fs, which reads the whole parent of what it does not find."""
     if hasattr(system, "call_s3"):
-        return lambda: _list_s3(system, place)
+        return lambda: _list_s3(system, f"{place}/")
     return lambda: system.ls(place, detail=True)
 
 
-def _list_s3(system: Any, place: str) -> list[dict[str, Any]]:
-    bucket, _, prefix = place.partition("/")
-    prefix = f"{prefix}/" if prefix else ""
+def _looker(system: Any, place: str) -> Callable[[], dict[str, Any]]:
+    """What looks at `place` alone: of S3 one list, where `info` of s3fs has two requests for what is not there."""
+
+    def look() -> dict[str, Any]:
+        for found in _list_s3(system, place):
+            if found["name"] in (place, f"{place}/"):
+                return found
+        raise FileNotFoundError(errno.ENOENT, "no such object", place)
+
+    return look if hasattr(system, "call_s3") else lambda: dict(system.info(place))
+
+
+def _list_s3(system: Any, start: str) -> list[dict[str, Any]]:
+    """The objects and common prefixes whose names begin with `start` (`BUCKET/…`) and have no `/` after it, but at the end."""
+    bucket, _, prefix = start.partition("/")
     found: list[dict[str, Any]] = []
     token: dict[str, str] = {}
     while True:

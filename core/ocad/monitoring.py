@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +14,9 @@ from ocad.catalogue import UNITS, find_data
 from ocad.detection.detector import SeriesDetector
 from ocad.detection.ensemble import Ensemble, watched
 from ocad.detection.events import EventCounts, count_events
-from ocad.detection.incidents import Detection, Incident, PointResult, iso_time, time_us
+from ocad.detection.incidents import Detection, Incident, iso_time
 from ocad.detection.served import use_server
-from ocad.errors import DataError, UsageError, nearest
+from ocad.errors import DataError, OcadError, UsageError
 from ocad.timeseries.frame import FrameCounts, read_frame
 
 if TYPE_CHECKING:
@@ -116,74 +114,6 @@ def point_latency(watch: Ensemble, frame: pd.DataFrame, rows: int = LATENCY_ROWS
     return {"p50": round(float(np.quantile(counted, 0.5)), 1), "p99": round(float(np.quantile(counted, 0.99)), 1)}
 
 
-@dataclass(slots=True)
-class Follower:
-    """Rows in as JSON lines, incidents out as they open, go on and close.
-
-    A row is `{"timestamp": ISO 8601, "endpoint": NAME, METRIC: number or null, …}`; `endpoint` may be missing. A row that
-    cannot be used is refused with its reason, counted, and changes nothing.
-    """
-
-    watch: Ensemble
-    refused: dict[str, int] = field(default_factory=dict)
-    """How many rows were refused, by `reason_of` the error."""
-    rows: int = 0
-    _open: dict[str, str] = field(default_factory=dict)
-
-    def take(self, line: str) -> tuple[int, PointResult]:
-        """One row: its time in µs and what it meant. Raises `DataError` naming what is wrong with it."""
-        try:
-            endpoint, moment, values = self._parse(line)
-            result = self.watch.detect_point(endpoint, moment, values)
-        except DataError as error:
-            reason = reason_of(error)
-            self.refused[reason] = self.refused.get(reason, 0) + 1
-            raise
-        self.rows += 1
-        return moment, result
-
-    def news(self, incident: Incident) -> str | None:
-        """`opened`, `changed` (another kind, or more metrics) or `closed`; None when nothing new is to be told."""
-        if not incident.open:
-            self._open.pop(incident.id, None)
-            return "closed"
-        gist = f"{incident.kind} {sorted(incident.metrics)}"
-        before, self._open[incident.id] = self._open.get(incident.id), gist
-        return "opened" if before is None else "changed" if before != gist else None
-
-    def _parse(self, line: str) -> tuple[str, int, list[float]]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise DataError(
-                "a line is no JSON", "send one JSON object per line, as `ocad probe --out -` does"
-            ) from None
-        if not isinstance(row, dict) or not isinstance(row.get("timestamp"), str):
-            raise DataError("a row has no `timestamp`", "send its time in ISO 8601")
-        try:
-            moment = time_us(row["timestamp"])
-        except ValueError:
-            raise DataError("a row's `timestamp` is no time", "send it in ISO 8601 with its zone") from None
-        return str(row.get("endpoint") or ""), moment, [_number(row, metric) for metric in self.watch.metrics]
-
-
-def follow(lines: Iterable[str], follower: Follower, warn: Callable[[str], None]) -> Iterator[tuple[int, PointResult]]:
-    """The time and meaning of each usable row of `lines`; `warn` is told once of each reason for which rows are refused."""
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            yield follower.take(line)
-        except DataError as error:
-            if follower.refused[reason_of(error)] == 1:
-                warn(f"a row was refused: {error}")
-
-
-def reason_of(error: DataError) -> str:
-    """What is wrong without the names and times of this one row, so that there are few reasons however many rows."""
-    return re.sub("`[^`]*`", "…", error.message)
-
-
 def incident_line(incident: Incident) -> str:
     """An incident in one line for a person."""
     until = "open" if incident.end_us is None else f"until {iso_time(incident.end_us)}"
@@ -204,11 +134,26 @@ def _watch_of(version: Version, session: Session, server: str | None) -> Ensembl
     model = session.load(version.ref)
     if server is not None:
         use_server(model, session.registry, server)
-    if isinstance(model, Ensemble):
-        return model
     if isinstance(model, SeriesDetector):
-        return watched(version.manifest.name, model, {metric: UNITS.get(metric, "") for metric in model.metrics})
-    return None
+        model = watched(version.manifest.name, model, {metric: UNITS.get(metric, "") for metric in model.metrics})
+    if not isinstance(model, Ensemble):
+        return None
+    for name, member in model.members.items():
+        _try(version, name, member)
+    return model
+
+
+def _try(version: Version, name: str, detector: SeriesDetector) -> None:
+    """Scores a row in which everything was lost, so that a file whose parts do not fit together is told of before any data."""
+    try:
+        detector.score_point(next(iter(detector.steps), ""), 0, [math.nan] * len(detector.metrics))
+    except OcadError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        message = f"the detector `{name}` of `{version.ref}` cannot score a row ({reason})"
+        raise DataError(message, "train it again with the code that is installed") from None
+    detector.forget()
 
 
 def _scored(version: Version, session: Session, data: str) -> Findings:
@@ -224,18 +169,6 @@ def _scored(version: Version, session: Session, data: str) -> Findings:
     counts = {"rows": len(scores), "endpoints": read.counts.endpoints, "alarms": 0, "incidents": 0, "unseen": 0}
     detection = Detection(scores, quiet, {version.manifest.name: scores}, [], counts)
     return Findings(version.ref, read.data, detection, read.counts, None, None, {"p50": each, "p99": each})
-
-
-def _number(row: Mapping[str, Any], metric: str) -> float:
-    if metric not in row:
-        known = [name for name in row if name not in ("timestamp", "endpoint")]
-        raise DataError(f"a row has no `{metric}`", nearest(metric, known) + "; a lost measurement is null")
-    value = row[metric]
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"a row's `{metric}` is no number", "send a number, or null where it was lost")
-    return float(value)
 
 
 def _events(frame: pd.DataFrame, alarms: Sequence[bool] | np.ndarray[Any, Any]) -> EventCounts | None:

@@ -15,8 +15,9 @@ import pytest
 from tests.monitoring.conftest import ROWS, session_of
 
 import ocad
+from ocad.detection.following import Follower, follow
 from ocad.errors import DataError, UsageError
-from ocad.monitoring import Findings, Follower, detect_data, follow, incident_line, open_watch
+from ocad.monitoring import Findings, detect_data, incident_line, open_watch
 
 
 @pytest.fixture(scope="module", params=["rule_based-links@1.0.0", "composite-links@1.0.0"])
@@ -130,6 +131,22 @@ def test_what_detects_nothing_is_named(folder: Path) -> None:
         detect_data(version, session, train_data, server="http://127.0.0.1:9")
 
 
+def test_a_detector_whose_parts_do_not_fit_together_is_named_before_any_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(folder)
+    version = session.registry.resolve("rule_based-links@1.0.0")
+    value = json.loads(version.file("estimator").read_text())
+    value["metrics"].append("udp_echo")
+    other = folder / "other.json"
+    other.write_text(json.dumps(value))
+    monkeypatch.setattr(type(version), "file", lambda self, role: other)
+    with pytest.raises(
+        DataError, match=r"the detector `rule_based-links` of `rule_based-links@1.0.0` cannot score a row"
+    ):
+        detect_data(version, session, "nothing.parquet")
+
+
 def run(folder: Path, *arguments: str, rows: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OCAD_ALERTS": str(folder / "alerts")}
     command = [sys.executable, "-m", "ocad", "detect", *arguments, "--registry", str(folder / "models")]
@@ -169,6 +186,8 @@ def test_the_command_follows_rows_and_raises_alerts(folder: Path) -> None:
         (("--data", "-"), "`--follow` and `--data -` belong together"),
         (("--data", "rows.parquet", "--follow"), "`--follow` and `--data -` belong together"),
         (("--data", "-", "--follow", "--report", "r.html"), "`--follow` writes no `--report`"),
+        (("--data", "rows.parquet", "--state", "s.json"), "`--state` needs `--follow`"),
+        (("--data", "rows.parquet", "--output", "s.csv"), "`--output` names `s.csv`"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(folder: Path, arguments: tuple[str, ...], message: str) -> None:

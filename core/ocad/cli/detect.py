@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from ocad.errors import UsageError
 
 if TYPE_CHECKING:
     from ocad.detection.alerts.manager import AlertManager
+    from ocad.detection.following import Follower
+    from ocad.detection.incidents import Incident
     from ocad.monitoring import Findings
     from ocad.session import Session
     from ocad_registry import Version
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     help="A name of the catalogue, a parquet or CSV file, or `-` with `--follow`.",
 )
 @click.option("--follow", "live", is_flag=True, help="Read JSON lines from stdin and tell incidents as they happen.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With `--follow`: go on from there, and keep it there.",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write a report to this HTML file.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write rows and scores there (default: runs/detect/…).")
 @click.option("--server", metavar="URL", help="Ask the members' graphs there instead of in this process.")
@@ -45,6 +54,7 @@ def detect(
     *,
     data: str,
     live: bool,
+    state: Path | None,
     report: Path | None,
     output: Path | None,
     server: str | None,
@@ -60,11 +70,15 @@ def detect(
         raise UsageError("`--follow` and `--data -` belong together", "give both, or neither")
     if live and (report or output):
         raise UsageError("`--follow` writes no `--report` and no `--output`", "run `ocad detect` over a file for those")
+    if state and not live:
+        raise UsageError("`--state` needs `--follow`", "a file is detected as a whole, from a fresh state")
+    if output and output.suffix != ".parquet":
+        raise UsageError(f"`--output` names `{output.name}`", "scores are a parquet file: end its name in `.parquet`")
     session = open_session(registry)
     version = session.registry.resolve(reference)
     with _manager(session, alerts, alert_config) as manager:
         if live:
-            _follow(version, session, server, manager)
+            _follow(version, session, server, state, manager)
         else:
             _detect_file(version, session, data, server, output, report, manager)
 
@@ -95,28 +109,48 @@ def _detect_file(
     emit(findings.to_json(str(scores)), lambda: _text(findings, scores, report))
 
 
-def _follow(version: Version, session: Session, server: str | None, manager: AlertManager | None) -> None:
-    import json
-
-    from ocad.monitoring import Follower, follow, incident_line, open_watch
+def _follow(
+    version: Version, session: Session, server: str | None, state: Path | None, manager: AlertManager | None
+) -> None:
+    from ocad.detection.following import Follower, StateFile, follow, lines_until_stopped
+    from ocad.monitoring import open_watch
 
     follower = Follower(open_watch(version, session, server))
-    for moment, result in follow(sys.stdin, follower, note):
-        if manager is not None:
-            manager.tick(moment)
+    owner = {"ref": version.ref, "metadata_sha256": version.metadata_sha256}
+    kept = StateFile(state, owner, follower, note) if state else None
+    if kept and kept.restore():
+        note(f"goes on from the state in `{state}`")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # what is no text is one refused row, not the end
+    try:
+        for moment, result in follow(lines_until_stopped(sys.stdin), follower, note):
+            if manager is not None:
+                manager.tick(moment)
+                if result.incident is not None:
+                    manager.observe(result.incident)
             if result.incident is not None:
-                manager.observe(result.incident)
-        news = follower.news(result.incident) if result.incident else None
-        if result.incident and news:
-            if wants("--json"):
-                click.echo(json.dumps({"news": news, **result.incident.to_json()}, ensure_ascii=False))
-            else:
-                click.echo(f"{news}: {incident_line(result.incident)}")
-            sys.stdout.flush()
+                _tell(result.incident, follower)
+            if kept:
+                kept.row_taken()
+    finally:
+        saved = kept.save() if kept else True
     refused = sum(follower.refused.values())
     note(f"{follower.rows} rows, {refused} refused" if refused else f"{follower.rows} rows")
-    if refused and not follower.rows:
+    if not saved or (refused and not follower.rows):
         raise click.exceptions.Exit(1)
+
+
+def _tell(incident: Incident, follower: Follower) -> None:
+    """Prints what is new of `incident`, if anything is."""
+    import json
+
+    from ocad.monitoring import incident_line
+
+    news = follower.news(incident)
+    if news and wants("--json"):
+        click.echo(json.dumps({"news": news, **incident.to_json()}, ensure_ascii=False))
+    elif news:
+        click.echo(f"{news}: {incident_line(incident)}")
 
 
 @contextmanager

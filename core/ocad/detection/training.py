@@ -148,7 +148,7 @@ def load(version: Version, kind: type[AnyDetector]) -> AnyDetector:
         value: dict[str, Any] = json.loads(version.file("estimator").read_text(encoding="utf-8"))
         return kind.from_json(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"`{version.ref}` does not hold a detector ({reason})", "train and register it again") from None
 
 

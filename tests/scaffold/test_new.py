@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LONGEST = "zebra-" + "z" * 26
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "task", ["forecast", *(pytest.param(task, marks=pytest.mark.slow) for task in ("detect", "ctr"))]
 )

@@ -105,4 +105,5 @@ def new(name: str, task: str, folder: Path | None) -> None:
         "files": list(made.files),
     }
     written = "\n".join(str(made.folder / file) for file in made.files)
-    emit(answer, lambda: f"{written}\nnext     pip install -e {made.folder} && ocad plugins check {made.name}")
+    follows = f"pip install --no-deps -e {made.folder} && ocad plugins check {made.name}"
+    emit(answer, lambda: f"{written}\nnext     {follows}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 from tests.registry.objects.faults import Fault, FaultyProxy, Request
@@ -227,3 +228,33 @@ def test_a_quiet_registry_costs_listings_only(moto_url: str, proxy: FaultyProxy,
     wait_for(lambda: len(proxy.requests) >= before + 30, "some looks", 30)
     quiet = proxy.requests[before:]
     assert all("list-type=2" in request.path for request in quiet), quiet
+
+
+def test_what_changes_in_the_middle_of_a_look_leaves_no_gap(
+    moto_url: str, proxy: FaultyProxy, tmp_path: Path, start: Start
+) -> None:
+    put(moto_url, tmp_path, 1.0)
+    store = Registry(moto_url)
+    store.promote("scale@1.0.0", "production")
+    server = start(moto_url)
+    changing, done = Event(), Event()
+    published: list[str] = []
+
+    def change() -> None:
+        published.append(put(moto_url, tmp_path, len(published) + 2.0).ref)
+        store.promote(published[-1], "production")
+        if len(published) == 8:
+            done.set()
+        changing.clear()
+
+    def fault(request: Request) -> Fault | None:
+        if "list-type=2" not in request.path or changing.is_set() or done.is_set():
+            return None
+        changing.set()
+        return Fault(after=change)
+
+    proxy.fault = fault
+    answers = [server.infer("scale", [ROW]).status]
+    while not done.is_set() or served(server)[0] != "1.8.0":
+        answers.append(server.infer("scale", [ROW]).status)
+    assert set(answers) == {200}

@@ -123,38 +123,39 @@ impl Reader<'_> {
     }
 
     /// Lists model `name` and reads its aliases.
+    ///
+    /// In the order opposite to that of writers, who publish, promote, and delete what no alias points at any more: an
+    /// alias that is seen leads to a version that is seen, and a tombstone that is seen to no alias that is out of date.
     fn draft(&self, name: &str, before: Option<&Index>) -> Read<Draft> {
-        let listed = self.store.list(name)?;
         let deleted = self.store.list(&format!("{name}/deleted"))?.into_iter();
         let deleted: HashSet<String> =
             deleted.filter_map(|entry| Some(entry.name.strip_suffix(".json")?.to_owned())).collect();
-        let linked = self.store.kind(name)? == Some(FileKind::Link);
-        let mut draft =
-            Draft { name: name.to_owned(), index: Index { linked, ..Index::default() }, unread: Vec::new() };
-        for entry in listed {
+        let mut index = Index { linked: self.store.kind(name)? == Some(FileKind::Link), ..Index::default() };
+        for entry in self.store.list(&format!("{name}/aliases"))? {
+            if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
+                let target = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?.transpose();
+                index.aliases.extend(target.map(|target| (entry.name, target)));
+            }
+        }
+        let mut unread = Vec::new();
+        for entry in self.store.list(name)? {
             let Some(version) = names::version(&entry.name).filter(|_| !deleted.contains(&entry.name)) else {
                 continue;
             };
             let known = before.and_then(|before| before.versions.get(&version));
             match (known, entry.kind) {
                 (Some(Listed::Readable(record)), FileKind::Folder) => {
-                    draft.index.versions.insert(version, Listed::Readable(Arc::clone(record)));
+                    index.versions.insert(version, Listed::Readable(Arc::clone(record)));
                 }
-                (_, FileKind::Folder) => draft.unread.push(version),
+                (_, FileKind::Folder) => unread.push(version),
                 (_, FileKind::Link) => {
                     let refusal = Refusal::new(Kind::Symlink, "the version is a symlink");
-                    draft.index.versions.insert(version, Listed::Broken(refusal));
+                    index.versions.insert(version, Listed::Broken(refusal));
                 }
                 _ => {}
             }
         }
-        for entry in self.store.list(&format!("{name}/aliases"))? {
-            if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
-                let target = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?.transpose();
-                draft.index.aliases.extend(target.map(|target| (entry.name, target)));
-            }
-        }
-        Ok(draft)
+        Ok(Draft { name: name.to_owned(), index, unread })
     }
 
     /// What lies in a version's folder; `None` when it is no version, which is when `metadata.json` is missing.

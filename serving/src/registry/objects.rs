@@ -87,18 +87,17 @@ impl Objects {
         Ok(view)
     }
 
+    /// Lists a model, in the order in which it must be seen: tombstones, aliases, versions.
     async fn model(&self, name: &str) -> object_store::Result<View> {
         let mut view = View::default();
-        for entry in self.children(name, &mut view).await? {
-            if entry.kind == Kind::Folder && matches!(entry.name.as_str(), "aliases" | "deleted") {
-                let folder = format!("{name}/{}", entry.name);
-                for inner in self.children(&folder, &mut view).await? {
-                    if inner.kind == Kind::Folder && names::is_alias(&inner.name) {
-                        self.children(&format!("{folder}/{}", inner.name), &mut view).await?;
-                    }
-                }
+        self.children(&format!("{name}/deleted"), &mut view).await?;
+        let aliases = format!("{name}/aliases");
+        for entry in self.children(&aliases, &mut view).await? {
+            if entry.kind == Kind::Folder && names::is_alias(&entry.name) {
+                self.children(&format!("{aliases}/{}", entry.name), &mut view).await?;
             }
         }
+        self.children(name, &mut view).await?;
         Ok(view)
     }
 

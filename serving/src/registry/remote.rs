@@ -96,6 +96,9 @@ pub fn explained(cause: &object_store::Error) -> String {
         ("RequestTimeTooSkewed", _) => {
             format!("this machine's clock is too far from the server's ({said}): set the clock")
         }
+        ("", object_store::Error::InvalidPath { .. }) => {
+            format!("an object there has a key that is no path ({said}): remove it, or name a prefix without it")
+        }
         ("", _) => format!("no answer ({said}): check `AWS_ENDPOINT_URL` and the network"),
         _ => format!("the server fails ({said}): look at its log"),
     }

@@ -72,8 +72,12 @@ _NAMED = {
         "no-access", "no credentials were found", "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`"
     ),
     "PartialCredentialsError": _Cause("no-access", "half of the credentials is missing", _ACCESS),
-    "EndpointConnectionError": _Cause("unreachable", "no server answers", "check `AWS_ENDPOINT_URL` and the network"),
-    "ConnectTimeoutError": _Cause("unreachable", "no server answers", "check `AWS_ENDPOINT_URL` and the network"),
+    "EndpointConnectionError": _Cause(
+        "unreachable", "no server answers at `{endpoint}`", "check `AWS_ENDPOINT_URL` and the network"
+    ),
+    "ConnectTimeoutError": _Cause(
+        "unreachable", "no server answers at `{endpoint}`", "check `AWS_ENDPOINT_URL` and the network"
+    ),
     "ParamValidationError": _Cause(
         "storage", "the request is not legal", "correct the bucket and prefix of the registry's URL"
     ),
@@ -86,7 +90,7 @@ def open_storage(place: str) -> Storage:
 
     Raises `Invalid` for a protocol that cannot create an object only if it is absent, and when its package is missing.
     """
-    protocol, separator, _ = place.partition("://")
+    protocol, separator, rest = place.partition("://")
     if not separator:
         return LocalStorage(place)
     if protocol not in CONDITIONAL:
@@ -94,6 +98,8 @@ def open_storage(place: str) -> Storage:
         raise Invalid(
             f"`{place}` is neither a folder nor a store that keeps versions safe", f"use a folder, or {known}"
         )
+    if not rest.strip("/"):
+        raise Invalid(f"`{place}` names no bucket", "use such as `s3://bucket/models`")
     from ocad_registry.storage_objects import ObjectStorage
 
     return ObjectStorage(place)
@@ -120,7 +126,7 @@ def _connect_s3(fsspec: Any, protocol: str) -> Any:
         "mode": os.environ.get("AWS_RETRY_MODE", "standard"),
         "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS),
     }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = _endpoint()
     config: dict[str, Any] = {"retries": retries, "connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
     if endpoint:
         # servers other than AWS have no name for each bucket, and not all of them know the newer checksums
@@ -134,6 +140,10 @@ def _connect_s3(fsspec: Any, protocol: str) -> Any:
     )
     system.retries = 1  # botocore's retries are enough: s3fs would multiply them
     return system
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 @contextmanager
@@ -155,8 +165,8 @@ def translated(url: str) -> Iterator[None]:
         if not _is_remote(error):
             raise
         cause = _KNOWN.get(code) or _NAMED.get(type(error).__name__) or _other(error, code)
-        hint = cause.hint
-        raise RemoteError(cause.code, f"`{url}`: {cause.text.format(code=f'`{code}`')}", hint) from error
+        text = cause.text.format(code=f"`{code}`", endpoint=_endpoint() or "AWS")
+        raise RemoteError(cause.code, f"`{url}`: {text}", cause.hint) from error
 
 
 def patiently(url: str, request: Callable[[], Result]) -> Result:
@@ -204,4 +214,5 @@ def _other(error: Exception, code: str) -> _Cause:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return text.replace("{", "(").replace("}", ")")  # it becomes part of a format

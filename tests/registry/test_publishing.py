@@ -176,6 +176,8 @@ def test_places_without_conditional_puts_are_refused_clearly() -> None:
         RegistryError, match=r"`ftp://host/models` is neither a folder nor a store that keeps versions safe"
     ):
         Registry("ftp://host/models")
+    with pytest.raises(RegistryError, match=r"`s3://` names no bucket: use such as `s3://bucket/models`"):
+        Registry("s3://")
 
 
 def test_the_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 VARIABLE = "_OCAD_COMPLETE"
 """Set by the scripts of `ocad completion` when they ask."""
 
+_AT_ONCE = 50
+"""How many targets are offered to somebody who typed no `@` yet."""
+
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
 
@@ -38,10 +41,12 @@ def _quietly(words: Callable[[click.Context, str], Iterable[str]]) -> Complete:
 
 @_quietly
 def references(context: click.Context, incomplete: str) -> Iterable[str]:
-    """Models, and after `@` the aliases and versions of one; those of the only model that fits at once."""
+    """Models, and after `@` the aliases and versions of one, highest first; the first of them where one model alone fits."""
     store = _registry(context)
     found = store.completions(incomplete)
-    return [*found, *store.completions(f"{found[0]}@")] if len(found) == 1 and "@" not in found[0] else found
+    if len(found) == 1 and "@" not in found[0]:
+        return [*found, *store.completions(f"{found[0]}@")[:_AT_ONCE]]
+    return found
 
 
 @_quietly

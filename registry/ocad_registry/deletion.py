@@ -55,14 +55,15 @@ def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterab
     name, version, ref = tombstone.name, tombstone.version, tombstone.ref
     with suppress(Corrupt):  # a version that cannot be read can be deleted
         find_version(storage, name, version)
+    built = sorted(child.ref for child in children() if child.ref != ref)
+    if built:
+        raise InUse(f"`{ref}` is not deleted while `{built[0]}` is built from it", f"delete `{built[0]}` first")
+    # asked last: aliases move more often than children appear, and each question takes its time
     pointing = [alias for alias, target in rows.all_current(storage, name).items() if target == version]
     if pointing:
         listed = ", ".join(f"`{alias}`" for alias in pointing)
         hint = f"`ocad registry promote` another version, or `ocad registry unset {name} {pointing[0]}`"
         raise InUse(f"`{ref}` is not deleted while {listed} points at it", hint)
-    built = sorted(child.ref for child in children() if child.ref != ref)
-    if built:
-        raise InUse(f"`{ref}` is not deleted while `{built[0]}` is built from it", f"delete `{built[0]}` first")
     try:
         storage.create(f"{name}/{DELETED}/{version}.json", documents.dump(tombstone.document()))
     except FileExistsError:

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,6 +117,21 @@ def sparse(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members[2][0].pax_headers = headers
 
 
+def renew(members: list[tuple[tarfile.TarInfo, bytes]], **changes: Any) -> None:
+    """Other metadata, with its digest made right again."""
+    data = json.dumps(json.loads(members[0][1]) | changes).encode()
+    line = f"{hashlib.sha256(data).hexdigest()}  metadata.json\n".encode()
+    for place, content in enumerate((data, line)):
+        members[place][0].size = len(content)
+        members[place] = members[place][0], content
+
+
+def bomb(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """Metadata that lists a terabyte, in an archive of a few kilobytes."""
+    [listed] = json.loads(members[0][1])["files"]
+    renew(members, files=[listed | {"size": 2**40}])
+
+
 HOSTILE: dict[str, tuple[Edit, str]] = {
     "absolute": (rename("/etc/passwd"), "bad-archive"),
     "upwards": (rename("m/1.0.0/../../escape"), "bad-archive"),
@@ -135,6 +151,7 @@ HOSTILE: dict[str, tuple[Edit, str]] = {
     "changed": (flip, "digest"),
     "shorter": (shorten, "size"),
     "declared size": (claim, "size"),
+    "listed size": (bomb, "bad-archive"),
     "sparse": (sparse, "bad-archive"),
 }
 
@@ -205,21 +222,13 @@ def test_weights_outside_the_archive_are_refused(
         members = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]  # type: ignore[union-attr]
 
     onnx = network("elsewhere.data")
-    document = json.loads(members[0][1])
     digest = hashlib.sha256(onnx).hexdigest()
-    document["files"] = [{"path": "model.onnx", "role": "onnx", "size": len(onnx), "sha256": digest, "media_type": ""}]
-    document["parity"] = {
-        "reference": "torch", "samples": 1, "max_scaled_diff": 0, "tolerance": 1, "passed": True
-    }  # fmt: skip
-    metadata = json.dumps(document).encode()
-    line = f"{hashlib.sha256(metadata).hexdigest()}  metadata.json\n".encode()
-    renewed = []
-    for (member, _), name, data in zip(
-        members, ("metadata.json", "metadata.sha256", "model.onnx"), (metadata, line, onnx), strict=True
-    ):
-        member.name, member.size = f"m/1.0.0/{name}", len(data)
-        renewed.append((member, data))
-    write(tmp_path / "outside.tar", renewed)
+    listed = {"path": "model.onnx", "role": "onnx", "size": len(onnx), "sha256": digest, "media_type": ""}
+    parity = {"reference": "torch", "samples": 1, "max_scaled_diff": 0, "tolerance": 1, "passed": True}
+    renew(members, files=[listed], parity=parity)
+    members[2][0].name, members[2][0].size = "m/1.0.0/model.onnx", len(onnx)
+    members[2] = members[2][0], onnx
+    write(tmp_path / "outside.tar", members)
     with pytest.raises(Corrupt) as caught:
         target.import_archive(tmp_path / "outside.tar")
     assert caught.value.code == "external-data"

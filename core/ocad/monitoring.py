@@ -87,7 +87,7 @@ def detect_data(version: Version, session: Session, data: str, server: str | Non
     watch = _watch_of(version, session, server)
     if watch is None:
         return _scored(version, session, data)
-    read = read_frame(find_data(data), watch.metrics, varying=False)
+    read = read_frame(find_data(data), watch.metrics, varying=False, lost=True)
     latency = point_latency(watch, read.data)
     detection = watch.detect(read.data)
     return Findings(

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.monitoring.conftest import session_of
 
+from ocad.detection.incidents import Incident
 from ocad.errors import DataError
 from ocad.monitoring import detect_data
 from ocad.report import write_report
 from ocad.report.charts import Timeline
+from ocad.report.tables import MOST_INCIDENTS, incidents
 
 RECIPE = Path(__file__).resolve().parents[3] / "shared" / "infra" / "chromium.sh"
 
@@ -131,3 +134,58 @@ def test_a_gap_breaks_the_curve_and_lost_rows_draw_nothing() -> None:
     everything_lost = Timeline(np.arange(10.0))
     everything_lost.curves("delay", {"lbm": np.full(10, np.nan)}, logarithmic=True)
     assert 'd=""' in everything_lost.svg()
+    assert "nothing was measured" in everything_lost.svg()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (7.0, ["01-02", "00:00:01"]),
+        (900.0, ["01-02", "00:02"]),
+        (86_400.0 * 2, ["01-02", "06:00", "12:00", "18:00", "01-03"]),
+        (86_400.0 * 365, ["03-08", "06-06"]),
+    ],
+)
+def test_ticks_are_round_times_few_enough_to_read(seconds: float, ticks: list[str]) -> None:
+    begin = 1_767_312_000  # 2026-01-02T00:00:00Z
+    drawn = re.findall(r'text-anchor="middle">([^<]+)<', Timeline(np.array([begin, begin + seconds])).svg())
+    assert len(drawn) <= 11
+    assert drawn[: len(ticks)] == ticks
+
+
+def test_a_link_that_is_down_throughout_is_told_and_drawn(folder: Path) -> None:
+    session = session_of(folder)
+    rows = pd.read_parquet(folder / "rows.parquet").drop(columns="label")
+    rows = rows[rows["endpoint"] == "north"].head(300).assign(lbm=np.nan, ccm=1.0)
+    rows.to_parquet(folder / "down.parquet", index=False)
+    version = session.registry.resolve("composite-links@1.0.0")
+    findings = detect_data(version, session, str(folder / "down.parquet"))
+    assert [incident.kind for incident in findings.detection.incidents] == ["loss"]
+    write_report(findings, version, folder / "down.html")
+    text = (folder / "down.html").read_text(encoding="utf-8")
+    assert "nothing was measured" in text
+    assert "lost or missing" in text
+    assert "300 rows of 1 endpoint from" in text
+
+
+def test_a_quiet_file_has_no_incidents(folder: Path) -> None:
+    session = session_of(folder)
+    rows = pd.read_parquet(folder / "rows.parquet").drop(columns="label").head(30)
+    rows.to_parquet(folder / "quiet.parquet", index=False)
+    version = session.registry.resolve("rule_based-links@1.0.0")
+    write_report(detect_data(version, session, str(folder / "quiet.parquet")), version, folder / "quiet.html")
+    text = (folder / "quiet.html").read_text(encoding="utf-8")
+    assert "<h2>Incidents</h2><p>None.</p>" in text
+    assert "side by side" not in text
+
+
+def test_of_very_many_incidents_the_worst_are_listed() -> None:
+    many = [
+        Incident(f"{index:016x}", "north", ("lbm",), index, index, "spike", index / 1000, {}, {}, 1)
+        for index in range(MOST_INCIDENTS + 7)
+    ]
+    text = incidents(many)
+    assert text.count("<tr>") == MOST_INCIDENTS + 1
+    assert "7 with lower scores are not listed" in text
+    assert "<td>0.006</td>" not in text
+    assert "<td>0.007</td>" in text

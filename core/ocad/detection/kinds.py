@@ -181,6 +181,11 @@ def _lost_dominates(contrasts: Mapping[str, Contrast]) -> bool:
     worst = max(contrasts.values(), key=lambda found: found.lost_sigmas)
     if worst.lost - worst.lost_before >= _MOST_LOST:
         return True
+    measured = [found for found in contrasts.values() if not found.counts_loss]
+    if (
+        measured and min(found.lost for found in measured) == 1
+    ):  # and nothing was known before: there is no level to shift
+        return True
     others = max((found.distance for found in contrasts.values() if not found.counts_loss), default=0.0)
     return worst.lost_sigmas >= INVOLVED and worst.lost_sigmas > others
 

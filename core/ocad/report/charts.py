@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-WIDTH, LEFT = 1080, 140
+WIDTH, LEFT = 1080, 160
 """Pixels of the whole chart, and of its margin for labels."""
 PANEL, STRIP, SPACE = 64, 12, 10
 """Pixels of the height of a curve, of a strip of intervals, and between them."""
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+TICK_STEPS = (
+    *(1, 2, 5, 10, 15, 30),
+    *(MINUTE * many for many in (1, 2, 5, 10, 15, 30)),
+    *(HOUR * many for many in (1, 2, 3, 6, 12)),
+    *(DAY * many for many in (1, 2, 7, 14, 30, 90, 365)),
+)
+"""Seconds that may lie between two ticks of the time axis."""
+MOST_TICKS = 10
+LONGEST_NAME = 26
+"""Letters of a detector's name that fit into the margin."""
 COLOURS = ("#1f6feb", "#bf8700", "#1a7f37", "#8250df", "#cf222e", "#57606a")
 
 
 @dataclass(slots=True)
 class Timeline:
-    """One endpoint's chart; `seconds` `(n,)` from its first row are the horizontal axis. Parts are added top to bottom."""
+    """One endpoint's chart; `seconds` `(n,)` since 1970 UTC are the horizontal axis. Parts are added top to bottom."""
 
     seconds: Floats
     _parts: list[str] = field(default_factory=list)
@@ -36,18 +49,14 @@ class Timeline:
         for colour, (name, values) in zip(COLOURS, series.items(), strict=False):
             path = self._path(values, scale, top)
             self._parts.append(f'<path d="{path}" stroke="{colour}" fill="none"><title>{escape(name)}</title></path>')
-        self._parts += [_text(4, top + 12, label), _text(LEFT - 6, top + 12, _short(high), "end")]
-        self._parts.append(_text(LEFT - 6, top + PANEL - 2, _short(low), "end"))
+        self._parts.append(_text(4, top + 12, label))
+        if len(finite):
+            self._parts += [_text(LEFT - 6, top + y, _short(end), "end") for y, end in ((12, high), (PANEL - 2, low))]
+        else:
+            self._parts.append(_text(LEFT + 8, top + PANEL / 2, "nothing was measured"))
         if len(series) > 1:
-            self._parts += _legend(series, top + PANEL / 2)
+            self._parts += _legend(series, top + 24)
         self._height += PANEL + SPACE
-
-    def level(self, label: str, values: Floats, threshold: float) -> None:
-        """One curve and the level from which it counts."""
-        self.curves(label, {label: values})
-        high = float(np.nanmax(values, initial=threshold))
-        y = self._height - SPACE - PANEL * min(1.0, threshold / high if high > 0 else 1.0)
-        self._parts.append(f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}" class="level"/>')
 
     def strip(self, label: str, intervals: Sequence[tuple[int, int, str]], colour: str) -> None:
         """Intervals of rows (first and last, included) as blocks, each with a text that shows under the pointer."""
@@ -63,15 +72,18 @@ class Timeline:
         self._height += STRIP + SPACE / 2
 
     def svg(self) -> str:
-        """The chart with its time axis, in minutes from the first row."""
+        """The chart with its time axis in UTC."""
         height = self._height + 18
-        ticks = []
-        for minutes in np.linspace(0, self._span() / 60, 9):
-            x = self._x(minutes * 60)
-            ticks.append(_text(x, height - 4, f"{minutes:.0f}" if self._span() > 600 else f"{minutes:.1f}", "middle"))
-        unit = _text(4, height - 4, "minutes")
+        step = next((step for step in TICK_STEPS if self._span() / step <= MOST_TICKS), TICK_STEPS[-1])
+        first = math.ceil(self.seconds[0] / step) * step
+        ticks = [
+            _text(self._x(moment), height - 4, _clock(moment, step), "middle")
+            for moment in range(first, math.floor(self.seconds[-1]) + 1, step)
+        ]
+        begin = datetime.fromtimestamp(int(self.seconds[0]), UTC)
+        unit = _text(4, height - 4, f"UTC, from {begin:%Y-%m-%d}")
         body = "".join([*self._parts, *ticks, unit])
-        return f'<svg viewBox="0 0 {WIDTH + 12} {height:.0f}" role="img">{body}</svg>'
+        return f'<svg viewBox="0 0 {WIDTH + 16} {height:.0f}" role="img">{body}</svg>'
 
     def _span(self) -> float:
         return max(float(self.seconds[-1] - self.seconds[0]), 1e-9)
@@ -114,9 +126,19 @@ def _scaled(values: Floats, scale: tuple[float, float, bool]) -> Floats:
 
 def _legend(series: Mapping[str, Floats], y: float) -> list[str]:
     return [
-        f'<text x="4" y="{y + 9 * index:.0f}" style="fill:{colour}" class="small">{escape(name[:18])}</text>'
+        f'<text x="4" y="{y + 9 * index:.0f}" style="fill:{colour}" class="small">{escape(name[:LONGEST_NAME])}</text>'
         for index, (colour, name) in enumerate(zip(COLOURS, series, strict=False))
     ]
+
+
+def _clock(moment: int, step: int) -> str:
+    """The tick at `moment` as far as ticks `step` seconds apart need it; midnight as its date."""
+    time = datetime.fromtimestamp(moment, UTC)
+    if step >= 365 * DAY:
+        return f"{time:%Y}"
+    if moment % DAY == 0:
+        return f"{time:%m-%d}"
+    return f"{time:%H:%M}" if step >= MINUTE else f"{time:%H:%M:%S}"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

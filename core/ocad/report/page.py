@@ -19,6 +19,7 @@ from ocad.report.charts import Timeline
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ocad.detection.incidents import Incident
     from ocad.monitoring import Findings
     from ocad_registry import Version
 
@@ -33,8 +34,9 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top:
 h3 { font-size: 1rem; margin-bottom: .2rem; } table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid #eaeef2; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; } svg { width: 100%; } svg path { stroke-width: .8; }
-svg text { font-size: 10px; fill: #57606a; } svg text.small { font-size: 8px; } svg .empty { fill: #f6f8fa; }
-svg .level { stroke: #cf222e; stroke-width: .6; stroke-dasharray: 3 3; } .muted { color: #57606a; }
+svg text { font-size: 10px; fill: #57606a; } svg text.small { font-size: 9px; } svg .empty { fill: #f6f8fa; }
+.muted { color: #57606a; }
+.met { color: #1a7f37; font-weight: 600; } .missed { color: #cf222e; font-weight: 600; }
 """
 
 
@@ -71,7 +73,8 @@ def render(findings: Findings, version: Version) -> str:
 def _summary(findings: Findings) -> str:
     counts, frame = findings.detection.counts, findings.frame
     begin, end = (f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (frame["timestamp"].min(), frame["timestamp"].max()))
-    text = f"{counts['rows']} rows of {counts['endpoints']} endpoints from {begin} to {end} UTC: {counts['incidents']} incidents"
+    rows, endpoints, found = (_many(counts[f"{word}s"], word) for word in ("row", "endpoint", "incident"))
+    text = f"{rows} of {endpoints} from {begin} to {end} UTC: {found}"
     kinds = [one.kind for one in findings.detection.incidents]
     listed = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     parts = [f"{text} ({listed})." if listed else f"{text}."]
@@ -82,6 +85,10 @@ def _summary(findings: Findings) -> str:
             f"of {events.right + events.wrong} alerts {events.right} were right."
         )
     return f"<p>{escape(' '.join(parts))}</p>"
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def _timelines(findings: Findings) -> str:
@@ -99,19 +106,31 @@ def _timelines(findings: Findings) -> str:
 def _timeline(findings: Findings, places: NDArray[np.int64]) -> str:
     assert findings.watch is not None
     frame = findings.frame.iloc[places]
-    chart = Timeline((frame["timestamp"] - frame["timestamp"].iloc[0]).dt.total_seconds().to_numpy())
+    times = frame["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
+    chart = Timeline(times / 1e6)
     for metric in findings.watch.metrics:
         _measured(chart, metric, frame[metric])
     members = {name.partition("@")[0]: scores[places] for name, scores in findings.detection.members.items()}
     chart.curves("surprise", {name: np.minimum(scores, 12.0) for name, scores in members.items()})
-    alarms = findings.detection.alarms[places]
+    if lost := alerts_of(frame[list(findings.watch.metrics)].isna().any(axis=1)):
+        chart.strip("lost or missing", [(one.start, one.end, f"{one.rows} rows") for one in lost], "#8250df")
     if "label" in frame:
         truth = incidents_of(frame["label"].to_numpy())
         chart.strip("truth", [(one.start, one.end, f"{one.rows} rows") for one in truth], "#8c959f")
     changes = _level_changes(frame[list(findings.watch.metrics)].to_numpy(np.float64))
-    chart.strip("new level (PELT)", [(row, row, "a new level begins") for row in changes], "#0969da")
-    chart.strip("incidents", [(one.start, one.end, f"{one.rows} rows") for one in alerts_of(alarms)], "#cf222e")
+    if changes:
+        chart.strip("new level (PELT)", [(row, row, "a new level begins") for row in changes], "#0969da")
+    found = [one for one in findings.detection.incidents if one.endpoint == frame["endpoint"].iloc[0]]
+    chart.strip(
+        "incidents", [(*_rows_of(one, times), f"{one.kind}, score {one.score:.1f}") for one in found], "#cf222e"
+    )
     return chart.svg()
+
+
+def _rows_of(incident: Incident, times: NDArray[np.int64]) -> tuple[int, int]:
+    """The first and the last row of `incident` among the rows at `times` `(n,)` in µs."""
+    last = times[-1] if incident.end_us is None else incident.end_us
+    return int(np.searchsorted(times, incident.start_us)), int(np.searchsorted(times, last))
 
 
 def _level_changes(values: NDArray[np.float64]) -> list[int]:
@@ -128,4 +147,5 @@ def _measured(chart: Timeline, metric: str, column: pd.Series[float]) -> None:
     known = values[np.isfinite(values)]
     logarithmic = bool(len(known)) and known.min() > 0 and known.max() > SPREAD * np.median(known)
     unit = UNITS.get(metric, "")
-    chart.curves(f"{metric} ({unit})" if unit else metric, {metric: values}, logarithmic)
+    said = ", ".join(word for word in (unit, "log" if logarithmic else "") if word)
+    chart.curves(f"{metric} ({said})" if said else metric, {metric: values}, logarithmic)

@@ -25,6 +25,8 @@ GOALS: Mapping[str, tuple[str, float]] = {
 }
 """What is asked of a detector in operation, and in which direction."""
 LATENCY_GOAL_US = 1_000.0
+MOST_INCIDENTS = 500
+"""Incidents in the table: those with the highest scores."""
 
 
 def goals(findings: Findings) -> str:
@@ -61,7 +63,12 @@ def weights(watch: Ensemble) -> str:
 
 
 def incidents(found: Sequence[Incident]) -> str:
-    """Every incident: where, since when, what it looks like, how far from normal, who agreed."""
+    """The incidents: where, since when, what it looks like, how far from normal, who agreed."""
+    if not found:
+        return "<p>None.</p>"
+    worst = sorted(found, key=lambda one: -one.score)[:MOST_INCIDENTS]
+    shown = sorted(worst, key=lambda one: (one.start_us, one.endpoint))
+    left = len(found) - len(shown)
     rows = [
         (
             one.endpoint or "-",
@@ -75,9 +82,10 @@ def incidents(found: Sequence[Incident]) -> str:
             ", ".join(f"{name} {surprise:.1f}" for name, surprise in one.detectors.items()),
             one.score,
         )
-        for one in found
+        for one in shown
     ]
-    return table(("endpoint", "since (UTC)", "lasted", "kind", "how far from normal", "agreed", "score"), rows)
+    told = table(("endpoint", "since (UTC)", "lasted", "kind", "how far from normal", "agreed", "score"), rows)
+    return told + (f'<p class="muted">{left} with lower scores are not listed.</p>' if left else "")
 
 
 def quality(findings: Findings) -> str:
@@ -119,4 +127,6 @@ def _verdict(met: bool) -> str:
 
 
 def _cell(value: object) -> str:
+    if value in ("met", "missed"):
+        return f'<span class="{value}">{value}</span>'
     return escape(f"{value:.3f}" if isinstance(value, float) else str(value))

@@ -62,11 +62,14 @@ class Frame:
     metrics: tuple[str, ...]
 
 
-def read_frame(source: DataSource, metrics: Sequence[str] | None = None, *, varying: bool = True) -> Frame:
+def read_frame(
+    source: DataSource, metrics: Sequence[str] | None = None, *, varying: bool = True, lost: bool = False
+) -> Frame:
     """The rows of `source` with `metrics` (None: all it has).
 
-    A metric asked for by name must have values, and two different ones unless `varying` is False: a constant series
-    cannot be standardised. Raises `UsageError` for an unknown metric, `DataError` for data that cannot be used.
+    A metric asked for by name must have values (unless `lost` is True: all of them may be lost), and two different ones
+    unless `varying` is False: a constant series cannot be standardised. Raises `UsageError` for an unknown metric,
+    `DataError` for data that cannot be used.
     """
     columns = _metric_columns(source, metrics)
     table = _read_table(source, columns)
@@ -75,7 +78,7 @@ def read_frame(source: DataSource, metrics: Sequence[str] | None = None, *, vary
     for metric, (name, factor) in columns.items():
         data[metric] = _numbers(table[name], name) * factor
     unlabelled = _add_label(source, table, data)
-    for metric in metrics or ():
+    for metric in () if lost else metrics or ():
         _require_values(source, data[metric], metric, varying)
     data, unsorted, duplicates = _in_order(data)
     endpoints = int(data["endpoint"].nunique())

@@ -214,6 +214,28 @@ def test_wrong_credentials_are_said(
     assert '"wrong"' not in server.log_text()
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (403, "AccessDenied", "check `AWS_ACCESS_KEY_ID`"),
+        (403, "RequestTimeTooSkewed", "set the clock"),
+        (400, "AuthorizationHeaderMalformed", "set `AWS_REGION`"),
+        (503, "SlowDown", "raise `--poll`"),
+        (500, "InternalError", "look at its log"),
+    ],
+)
+def test_refusals_of_the_store_say_what_to_do(
+    proxy: FaultyProxy, start: Start, moto_url: str, status: int, code: str, advice: str
+) -> None:
+    proxy.fault = lambda request: Fault(status=status, code=code)
+    server = start(moto_url, ready=False)
+    wait_for(lambda: "registry.json" in problems(server), "the refusal", 60)
+    said = problems(server)["registry.json"]
+    assert advice in said
+    assert code in said
+    assert "\n" not in said
+
+
 def test_a_missing_bucket_is_said(moto_url: str, start: Start) -> None:
     server = start(f"{moto_url.rpartition('/team')[0]}-not/models", ready=False)
     wait_for(lambda: "registry.json" in problems(server), "the refusal", 30)

@@ -1,0 +1,218 @@
+"""The server's start on a registry of many versions: `python scripts/bench/registry_server.py [--versions N] [--rounds N]`.
+
+In turn, in each round: the server on one version, on N versions of one model and on N versions of a hundred models, and
+the registry listed by Python without its query index. `--quick` is a trial that writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from report import file_system, machine, write_section
+from serving.processes import Server
+
+from ocad.serving import find_onnxruntime, find_server
+from ocad_registry import (
+    Artifact,
+    DataReference,
+    Draft,
+    GateResult,
+    Parity,
+    PluginReference,
+    Registry,
+    Signature,
+    Tensor,
+    __version__,
+)
+
+LIMIT_MS = 300.0
+MODELS = 100
+READY_S = 60.0
+LIST = "import sys; from ocad_registry import Registry; print(len(list(Registry(sys.argv[1]).list())))"
+
+
+class Start(NamedTuple):
+    """A start: process start to readiness, and reading the registry within it, in ms; resident memory in MB."""
+
+    ready: float
+    read: float
+    resident: float
+
+
+def main() -> int:
+    """Measures and writes the section `registry-server` of docs/benchmarks.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--versions", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="500 versions, two rounds, no section")
+    options = parser.parse_args()
+    versions, rounds = (500, 2) if options.quick else (options.versions, options.rounds)
+    with tempfile.TemporaryDirectory(prefix="ocad-bench-") as name:
+        folder = Path(name)
+        template = published(folder)
+        cases = {
+            "one": spread(template, folder / "one", 1, 1),
+            "deep": spread(template, folder / "deep", 1, versions),
+            "wide": spread(template, folder / "wide", MODELS, versions),
+        }
+        starts: dict[str, list[Start]] = {case: [] for case in cases}
+        listed: list[float] = []
+        for turn in range(rounds + 1):  # the first warms the page cache and is not counted
+            for case, root in cases.items():
+                starts[case].append(start(root, folder))
+            listed.append(listed_ms(cases["deep"], folder, versions))
+            print(f"round {turn}: {starts['deep'][-1]} {listed[-1]:.0f} ms", file=sys.stderr)
+        size = len((template / "metadata.json").read_bytes())
+        where = file_system(folder)
+    medians = {case: medians_of(found[1:]) for case, found in starts.items()}
+    body = report(medians, statistics.median(listed[1:]), versions, rounds, f"{where}, metadata of {size:,} bytes")
+    if not options.quick:
+        write_section("registry-server", "Registry: read by the server", body)
+    print(body)
+    return 0
+
+
+def published(folder: Path) -> Path:
+    """The folder of a version as a run registers it, published by the registry itself."""
+    weights = folder / "weights.bin"
+    weights.write_bytes(os.urandom(4096))
+    draft = Draft(
+        name="template",
+        plugin=PluginReference(name="tcn", version="0.1.0", package="ocad"),
+        task="forecast",
+        metric="udp_echo",
+        signature=Signature(
+            inputs=[Tensor(name="window", dtype="FP32", shape=[-1, 60, 8], unit="us")],
+            outputs=[Tensor(name="forecast", dtype="FP32", shape=[-1, 12], unit="us", scale=12.5)],
+        ),
+        params={"epochs": 30, "channels": [32, 32, 32], "lr": 1e-3, "seed": 7},
+        metrics=dict.fromkeys(("val_loss", "val_mae", "test_loss", "test_mae", "skill", "coverage"), 0.125),
+        gates=[GateResult(name="skill", metric="skill", op=">", threshold=0.0, observed=0.125, passed=True)],
+        parity=Parity(reference="torch", samples=512, max_scaled_diff=1e-7, tolerance=1e-5, passed=True),
+        data=DataReference(name="udp_echo", fingerprint="f" * 64, rows=36_000, splits={"train": 23_000, "test": 6_000}),
+        environment={"python": "3.11", "torch": "2.9.0", "numpy": "2.3.0"},
+    )
+    version = Registry(folder / "template").publish(draft, [Artifact(weights, "weights")])
+    return Path(version.path)
+
+
+def spread(template: Path, root: Path, models: int, versions: int) -> Path:
+    """A registry of `versions` copies of `template`, each under its own name and number, in `models` models."""
+    document: dict[str, Any] = json.loads((template / "metadata.json").read_bytes())
+    root.mkdir()
+    (root / "registry.json").write_text('{"format": 1}\n', encoding="utf-8")
+    for number in range(versions):
+        name, version = f"model-{number % models:03}", f"1.{number // models}.0"
+        target = root / name / version
+        target.mkdir(parents=True)
+        data = json.dumps(document | {"name": name, "version": version}, indent=1).encode()
+        (target / "metadata.json").write_bytes(data)
+        line = f"{hashlib.sha256(data).hexdigest()}  metadata.json\n"
+        (target / "metadata.sha256").write_text(line, encoding="ascii")
+        shutil.copyfile(template / "weights.bin", target / "weights.bin")
+    return root
+
+
+def start(root: Path, folder: Path) -> Start:
+    """Starts the server on `root`, waits until it is ready, and ends it."""
+    command = [str(find_server()), "--registry", str(root), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+    command += ["--onnxruntime", str(find_onnxruntime()), "--cache", str(folder / "verdicts"), "--log", "info"]
+    begun = time.perf_counter()
+    server = Server(command, folder / "server.log")
+    try:
+        address = ""
+        while not ready(address):
+            if time.perf_counter() - begun > READY_S:
+                raise RuntimeError(f"`ocad-server` was not ready in time: {server.log.read_text()[-2000:]}")
+            time.sleep(0.0005)
+            address = address or listening(server.log)
+        took = (time.perf_counter() - begun) * 1e3
+        read = next(json.loads(line) for line in server.log.read_text().splitlines() if '"registry read"' in line)
+        return Start(took, read["seconds"] * 1e3, server.resident_mb())
+    finally:
+        server.stop()
+
+
+def listening(log: Path) -> str:
+    """The HTTP address of the server's first line, once it is there."""
+    first, complete, _ = log.read_text(encoding="utf-8").partition("\n")
+    return str(json.loads(first)["http"]) if complete else ""
+
+
+def ready(address: str) -> bool:
+    """Whether the server at `address` says that it is ready."""
+    import http.client
+
+    if not address:
+        return False
+    host, port = address.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def listed_ms(root: Path, folder: Path, versions: int) -> float:
+    """Wall time of a new Python process that lists `root` with nothing remembered, in ms."""
+    cache = folder / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    begun = time.perf_counter()
+    environment = {**os.environ, "OCAD_CACHE": str(cache), "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", LIST, str(root)], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(done.stdout) == versions, done.stdout
+    return (time.perf_counter() - begun) * 1e3
+
+
+def medians_of(starts: list[Start]) -> Start:
+    """Field by field."""
+    return Start(*(statistics.median(values) for values in zip(*starts, strict=True)))
+
+
+def report(medians: dict[str, Start], listed: float, versions: int, rounds: int, place: str) -> str:
+    """The section's text."""
+    deep, one = medians["deep"], medians["one"]
+    verdict = "reached" if max(deep.read, medians["wide"].read) <= LIMIT_MS else "missed"
+    lines = [
+        f"{machine()}; {place}, in the page cache; ocad-registry {__version__}; medians over {rounds} rounds in turn, after",
+        "one that is not counted. Every `metadata.json` is read, its digest compared and all its fields checked before the",
+        "server is ready; the versions hold no graph, so that loading sessions does not count.",
+        "",
+        "| registry | read | start to ready | resident |",
+        "| --- | --- | --- | --- |",
+    ]
+    titles = {
+        "one": "1 version",
+        "deep": f"{versions:,} versions of one model",
+        "wide": f"{versions:,} versions of {MODELS} models",
+    }
+    for case, title in titles.items():
+        found = medians[case]
+        lines.append(f"| {title} | {found.read:.1f} ms | {found.ready:.0f} ms | {found.resident:.1f} MB |")
+    lines += [
+        "",
+        f"Bar: {versions:,} versions listed and verified at start in at most {LIMIT_MS:.0f} ms: {verdict}. "
+        f"They add {deep.ready - one.ready:.0f} ms to a start. A new Python process that lists the same",
+        f"registry without its index takes {listed:,.0f} ms, {listed / deep.ready:.1f} × as long as the server to ready.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

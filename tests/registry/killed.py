@@ -1,9 +1,9 @@
 """Writers of every kind, killed at random moments: `python killed.py ROOT KILLS SEED`; prints its counts as JSON.
 
 Each round two processes publish, promote, roll back, delete, collect garbage, import and copy, and tell before and after each
-step; one or both are killed (SIGKILL) after a seeded time. Then everything that was acknowledged must be there, nothing half
-visible, and no entry of an alias may have changed or gone. The moments and the steps come from the seed; what the kills hit,
-and so the counts, also from the machine.
+step; both are killed (SIGKILL) in the midst of their work. Then everything that was acknowledged must be there, nothing half
+visible, and no entry of an alias may have changed or gone. The steps come from the seed; at which instruction a kill hits, and so
+the counts, also from the machine.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from ocad_registry import AliasEntry, Artifact, Draft, GateResult, PluginReference, Registry, RegistryError
 
 NAME, FOREIGN, ALIAS = "m", "foreign", "production"
-LONGEST = 0.12
+MOST_STEPS = 4
 Tell = Callable[[str], object]
 
 
@@ -123,18 +124,16 @@ def prepare(folder: Path) -> None:
         foreign.export(version.ref, folder / f"{number}.tar")
 
 
-def start(root: str, folder: Path, seed: int) -> tuple[int, int]:
+def start(root: str, folder: Path, seed: int) -> tuple[int, TextIO]:
     """A writer in a process of its own: its id, and where it tells."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
         os.close(writer)
-        assert os.read(reader, 6) == b"ready\n"
-        return child, reader
+        return child, os.fdopen(reader, encoding="utf-8")
     try:
         os.close(reader)
         at_work = Writer(root, folder, random.Random(seed), lambda line: os.write(writer, f"{line}\n".encode()))
-        os.write(writer, b"ready\n")
         at_work.work()
     except BaseException as error:
         os.write(writer, f"failed {type(error).__name__}: {error}\n".encode())
@@ -142,15 +141,17 @@ def start(root: str, folder: Path, seed: int) -> tuple[int, int]:
 
 
 def strike(root: str, folder: Path, chance: random.Random, ledger: Ledger) -> None:
-    """One round: two writers, killed one after the other."""
+    """One round: two writers, killed one after the other, each in the midst of a step after some that it told of."""
     writers = [start(root, folder, chance.randrange(2**32)) for _ in range(2)]
-    for child, reader in writers:
-        time.sleep(chance.uniform(0.0, LONGEST))
+    for child, told in writers:
+        began, lines = time.monotonic(), [told.readline() for _ in range(chance.randint(1, MOST_STEPS))]
+        pace = (time.monotonic() - began) / len(lines)
+        time.sleep(chance.uniform(0.0, 2 * pace))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        ledger.counts["kills"] += 1
-        with os.fdopen(reader, encoding="utf-8") as told:
-            ledger.take([line.split() for line in told.read().splitlines()])
+        with told:
+            ledger.take([line.split() for line in (*lines, *told)])
+    ledger.counts.update(kills=2, interrupted=any(Path(root, ".staging").iterdir()))
     assert not ledger.counts["failed"], "a writer failed instead of being killed"
 
 
@@ -200,9 +201,8 @@ def main(root: str, kills: str, seed: str) -> None:
         while ledger.counts["kills"] < int(kills):
             strike(root, Path(folder), chance, ledger)
             history = check(registry, ledger, history)
-    left = len(list(Path(root, ".staging").iterdir()))
     removed = clean(Path(root), registry)
-    ledger.counts.update(entries=len(history), versions=len(registry.list()), staging_left=left, garbage=removed)
+    ledger.counts.update(entries=len(history), versions=len(registry.list()), garbage=removed)
     print(json.dumps({"file_system": file_system(Path(root).resolve()), **ledger.counts}))
 
 

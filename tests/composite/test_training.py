@@ -107,7 +107,7 @@ def test_members_of_another_unit_are_refused(
 
 
 def test_a_name_that_is_no_column_stands_for_all_metrics_of_the_members(workshop: Workshop) -> None:
-    result = workshop.train_composite("gates=[]", metric="oran")
+    result = workshop.train_composite("gates=[]", "weights=[]", "thresholds=[]", metric="oran")
     assert result.version.ref == "composite-oran@1.0.0"
     assert result.version.manifest.metric == "oran"
 

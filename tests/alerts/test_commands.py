@@ -203,6 +203,11 @@ def test_a_configuration_that_does_not_fit(tmp_path: Path, text: str, message: s
     assert (caught.value.message, caught.value.hint) == (message.format(file=file), hint)
 
 
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration of alerts `.*none.yaml`: check .* `--alert-config`"):
+        load_settings(tmp_path / "none.yaml")
+
+
 def test_the_project_configuration_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCAD_HOME", str(tmp_path))
     (tmp_path / "configs" / "detection").mkdir(parents=True)

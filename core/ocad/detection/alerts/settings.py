@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from ocad.config import PluginConfig, Settings, load_config
+from ocad.errors import ConfigError
 
 GroupField = Literal["endpoint", "family", "kind"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -121,5 +122,7 @@ class AlertSettings(Settings):
 
 def load_settings(file: Path | None) -> AlertSettings:
     """The settings in the YAML `file`, or the defaults; raises `ConfigError` naming the key and the nearest known one."""
+    if file is not None and not file.exists():
+        raise ConfigError(f"no configuration of alerts `{file}`", "check the path given to `--alert-config`")
     # load_config reads any Settings; its signature names the subclass that most of its callers have
     return cast(AlertSettings, load_config(cast(type[PluginConfig], AlertSettings), file))

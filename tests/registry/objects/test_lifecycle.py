@@ -130,6 +130,25 @@ def test_a_killed_copier_leaves_nothing_in_sight(moto_url: str, local: Registry)
     assert bucket.verify() == []
 
 
+def test_copiers_of_two_different_versions_of_one_number(
+    moto_url: str, local: Registry, tmp_path: Path, publish_to: Publish
+) -> None:
+    publish_to(str(tmp_path / "rival"))
+    sources = [local.root, str(tmp_path / "rival")] * 3
+    copiers = [
+        subprocess.Popen([sys.executable, "-c", COPY, source, moto_url], stderr=subprocess.DEVNULL)
+        for source in sources
+    ]
+    codes = [copier.wait(timeout=60) for copier in copiers]
+    assert sorted(codes) == [0, 0, 0, 1, 1, 1], "the copiers of one version, and of none other, succeed"
+    winner = Registry(sources[codes.index(0)]).resolve("m@1.0.0")
+    assert codes == [int(source != sources[codes.index(0)]) for source in sources]
+    bucket = Registry(moto_url)
+    assert bucket.resolve("m@1.0.0").metadata_sha256 == winner.metadata_sha256
+    assert bucket.verify() == []
+    assert bucket.collect_garbage(grace=0) == []
+
+
 def test_orphans_are_collected_when_nobody_can_be_at_work_on_them(
     url: str, publish_to: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,9 @@ class SearchSettings(Settings):
     candidates: int = Field(default=1500, ge=0, description="random rules that are tried")
     steps: int = Field(default=400, ge=0, description="small changes of the best rule that are tried")
     precision: float = Field(default=0.97, gt=0, le=1, description="event precision that a rule must have, if any has")
-    recall: float = Field(default=0.2, ge=0, le=1, description="event recall below which that precision is not worth it")
+    recall: float = Field(
+        default=0.2, ge=0, le=1, description="event recall below which that precision is not worth it"
+    )
     point_fpr: float = Field(default=0.04, gt=0, le=1, description="share of normal rows in alarm that a rule may have")
     pull: float = Field(default=0.05, ge=0, description="F1 that weights wholly on one member must bring to be chosen")
     folds: int = Field(default=4, ge=2, description="blocks of time for cross-fitting and for the honest estimate")

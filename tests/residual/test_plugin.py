@@ -79,10 +79,13 @@ def test_one_metric_by_its_registered_forecaster(ocad: CommandLine, home: Path) 
 
 
 def test_three_metrics_by_their_configuration(ocad: CommandLine, home: Path) -> None:
+    publish_forecaster(home / "models", "tcn-udp_echo-oran", "udp_echo", weights=[1.0])
     answer = ocad(*TRAIN, "--metric", "oran")
     assert answer["name"] == "residual-oran"
     parents = ocad("registry", "show", answer["ref"])["parents"]
-    assert [parent["ref"] for parent in parents] == [f"tcn-{metric}@1.0.0" for metric in METRICS]
+    assert [parent["ref"] for parent in parents] == [
+        f"{name}@1.0.0" for name in ("tcn-udp_echo-oran", "tcn-ecpri", "tcn-lbm")
+    ]
     assert list(open_session(home / "models").load(answer["ref"]).graphs()) == [p["ref"] for p in parents]  # type: ignore[union-attr]
 
 

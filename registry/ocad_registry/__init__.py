@@ -4,17 +4,16 @@
     version = Registry("models").resolve("tcn-udp_echo@production")
     version.file("onnx")
 
-The manifest models (pydantic) are imported when they are first asked for, so that resolving a reference stays cheap.
+The manifest models (pydantic), and what handles whole versions, are imported when they are first asked for, so that resolving
+a reference stays cheap.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ocad_registry.aliases import AliasEntry
-from ocad_registry.collection import Garbage
-from ocad_registry.deletion import Tombstone
-from ocad_registry.difference import Change
 from ocad_registry.errors import (
     Corrupt,
     ExpectationFailed,
@@ -32,13 +31,14 @@ from ocad_registry.errors import (
 )
 from ocad_registry.listing import Entry, Page
 from ocad_registry.publishing import Artifact
-from ocad_registry.signing import Keys, Signed
 from ocad_registry.store import Registry
-from ocad_registry.transfer import Copied
 from ocad_registry.verification import Finding
 from ocad_registry.versions import Version
 
 if TYPE_CHECKING:
+    from ocad_registry.collection import Garbage
+    from ocad_registry.deletion import Tombstone
+    from ocad_registry.difference import Change
     from ocad_registry.manifest import (
         DataReference,
         Draft,
@@ -51,23 +51,30 @@ if TYPE_CHECKING:
         Signature,
         Tensor,
     )
+    from ocad_registry.signing import Keys, Signed
+    from ocad_registry.transfer import Copied
 
 __version__ = "0.1.0"
 
-_MODELS = frozenset(
-    {
-        "DataReference",
-        "Draft",
-        "File",
-        "GateResult",
-        "Manifest",
-        "Parent",
-        "Parity",
-        "PluginReference",
-        "Signature",
-        "Tensor",
-    }
-)
+_LATER = {
+    "Change": "difference",
+    "Copied": "transfer",
+    "DataReference": "manifest",
+    "Draft": "manifest",
+    "File": "manifest",
+    "Garbage": "collection",
+    "GateResult": "manifest",
+    "Keys": "signing",
+    "Manifest": "manifest",
+    "Parent": "manifest",
+    "Parity": "manifest",
+    "PluginReference": "manifest",
+    "Signature": "manifest",
+    "Signed": "signing",
+    "Tensor": "manifest",
+    "Tombstone": "deletion",
+}
+"""Public names and the modules that are imported when they are asked for."""
 
 __all__ = [
     "AliasEntry",
@@ -110,8 +117,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODELS:
-        from ocad_registry import manifest
-
-        return getattr(manifest, name)
+    if name in _LATER:
+        return getattr(import_module(f"ocad_registry.{_LATER[name]}"), name)
     raise AttributeError(f"module `{__name__}` has no attribute `{name}`")

@@ -24,9 +24,9 @@ from uuid import uuid4
 from ocad_registry import digests, documents, names
 from ocad_registry.digests import check_file
 from ocad_registry.errors import Corrupt, Invalid
-from ocad_registry.signing import SIGNATURE_NAME, SIGNATURES, parse_signature
+from ocad_registry.signing import SIGNATURE_NAME, parse_signature
 from ocad_registry.transfer import Package
-from ocad_registry.versions import DIGEST, METADATA, check_external
+from ocad_registry.versions import DIGEST, METADATA, SIGNATURES, check_external
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import File, Manifest

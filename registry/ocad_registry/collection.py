@@ -12,15 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocad_registry import names
-from ocad_registry.signing import SIGNATURES
-from ocad_registry.storage import DAY, Waste, duration
-from ocad_registry.versions import DELETED
+from ocad_registry.storage import Waste, duration
+from ocad_registry.versions import DELETED, SIGNATURES
 
 if TYPE_CHECKING:
     from ocad_registry.storage import Storage
-
-GRACE = 7 * DAY
-"""Seconds between a delete and the removal of its payload: time for readers that resolved the version before, and to copy."""
 
 
 @dataclass(frozen=True, slots=True)

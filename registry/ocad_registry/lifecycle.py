@@ -1,4 +1,7 @@
-"""What `Registry` does with whole versions once they are there: delete, collect, copy, compare, sign."""
+"""What `Registry` does with whole versions once they are there: delete, collect, copy, compare, sign.
+
+The bodies are imported when they are called: most programs only read.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,23 @@ from typing import TYPE_CHECKING
 
 from ocad_registry import names
 from ocad_registry.aliases import now
-from ocad_registry.collection import GRACE, Garbage, collect
-from ocad_registry.deletion import Tombstone, delete, settle
-from ocad_registry.difference import Change, compare
 from ocad_registry.errors import Invalid, InvalidName, NotFound
-from ocad_registry.signing import Keys, Signed, check_signed, sign
-from ocad_registry.transfer import Copied, install, lineage, pack
+from ocad_registry.storage import DAY
 from ocad_registry.versions import Version, find_version
 
 if TYPE_CHECKING:
     import os
 
+    from ocad_registry.collection import Garbage
+    from ocad_registry.deletion import Tombstone
+    from ocad_registry.difference import Change
     from ocad_registry.listing import Catalogue, Entry
+    from ocad_registry.signing import Keys, Signed
     from ocad_registry.storage import Storage
+    from ocad_registry.transfer import Copied
+
+GRACE = 7 * DAY
+"""Seconds between a delete and the removal of its payload: time for readers that resolved the version before, and to copy."""
 
 
 class Lifecycle(ABC):
@@ -37,6 +44,8 @@ class Lifecycle(ABC):
         Raises `InUse` while an alias points at it or a living version was built from it, `NotFound`, and `InvalidName`
         for anything but a version: what a name or an alias leads to may change under the caller's hands.
         """
+        from ocad_registry.deletion import Tombstone, delete
+
         wanted = names.parse_reference(reference)
         if wanted.version is None:
             hint = f"`ocad registry list {wanted.name}` shows the versions"
@@ -52,6 +61,8 @@ class Lifecycle(ABC):
 
         `grace` is the time in seconds between a delete and the removal of its payload. `dry_run` removes nothing.
         """
+        from ocad_registry.collection import collect
+
         if not grace >= 0:
             raise Invalid(f"a grace of {grace} seconds is no time", "give 0 or more")
         with self._failures("collecting garbage"):
@@ -64,6 +75,8 @@ class Lifecycle(ABC):
         A version that is there already is left alone; a copy that was cut short is gone on with. Raises `VersionExists`
         where `target` has another version of that number, `Corrupt` for a damaged one.
         """
+        from ocad_registry.transfer import install, lineage, pack
+
         with self._failures(f"copying `{reference}`"):
             version = self.resolve(reference)
             target._open(writing=True)
@@ -82,6 +95,7 @@ class Lifecycle(ABC):
         The same version gives the same bytes. Raises `Invalid` where `target` cannot be made.
         """
         from ocad_registry.archive import write_archive
+        from ocad_registry.transfer import pack
 
         place = Path(target)
         if not place.parent.is_dir():
@@ -96,6 +110,7 @@ class Lifecycle(ABC):
         Raises `Corrupt` (`bad-archive`, or the kind of damage) for any other file, `VersionExists` as `copy`.
         """
         from ocad_registry.archive import read_archive
+        from ocad_registry.transfer import install
 
         place = Path(source)
         if not place.is_file():
@@ -108,6 +123,8 @@ class Lifecycle(ABC):
 
     def diff(self, first: str, second: str) -> list[Change]:
         """What differs between two versions: data, parameters, metrics, gates, environment, files."""
+        from ocad_registry.difference import compare
+
         with self._failures(f"comparing `{first}` with `{second}`"):
             return compare(self.resolve(first), self.resolve(second))
 
@@ -116,6 +133,8 @@ class Lifecycle(ABC):
 
         Raises `Invalid` for another file, `Corrupt` for a damaged version.
         """
+        from ocad_registry.signing import sign
+
         with self._failures(f"signing `{reference}`", "nothing was signed"):
             self._open(writing=True)
             version = self.resolve(reference)
@@ -126,6 +145,8 @@ class Lifecycle(ABC):
 
     def check_signed(self, reference: str, keys: Keys) -> str:
         """The id of the key in `keys` that signed the version; raises `Corrupt` (`unsigned`, `bad-signature`)."""
+        from ocad_registry.signing import check_signed
+
         with self._failures(f"reading `{reference}`"):
             return check_signed(self._storage, self.resolve(reference), keys)
 
@@ -134,6 +155,8 @@ class Lifecycle(ABC):
         try:
             find_version(self._storage, name, version)
         except NotFound:
+            from ocad_registry.deletion import settle
+
             settle(self._storage, name, alias, self._signer())
             raise
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ocad_registry import digests, documents
 from ocad_registry.aliases import now
 from ocad_registry.errors import Corrupt, Invalid, StorageFailed
+from ocad_registry.versions import SIGNATURES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ocad_registry.storage import Storage
     from ocad_registry.versions import Version
 
-SIGNATURES = "signatures"
 ALGORITHM = "ed25519"
 SIGNATURE_NAME = re.compile(r"[0-9a-f]{32}\.json")
 KEYS_LIMIT = 1024 * 1024

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ocad_registry import digests, documents, names
 from ocad_registry.errors import Corrupt, NotFound, VersionExists
-from ocad_registry.signing import SIGNATURE_NAME, SIGNATURES
-from ocad_registry.versions import DIGEST, METADATA, Version, check_external, find_version, is_deleted
+from ocad_registry.signing import SIGNATURE_NAME
+from ocad_registry.versions import DIGEST, METADATA, SIGNATURES, Version, check_external, find_version, is_deleted
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import File, Manifest

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from ocad_registry import names
 from ocad_registry.aliases import ALIASES, current, numbers, read_entry
 from ocad_registry.errors import Corrupt, NotFound
-from ocad_registry.signing import SIGNATURES, check_signed
-from ocad_registry.versions import DELETED, DIGEST, METADATA, Version, find_version, is_deleted, read_metadata
+from ocad_registry.versions import (
+    DELETED,
+    DIGEST,
+    METADATA,
+    SIGNATURES,
+    Version,
+    find_version,
+    is_deleted,
+    read_metadata,
+)
 
 if TYPE_CHECKING:
     from ocad_registry.listing import Catalogue
@@ -62,6 +70,8 @@ def verify_version(storage: Storage, name: str, version: str, keys: Keys | None 
         found = find_version(storage, name, version)
         found.verify()
         if keys is not None:
+            from ocad_registry.signing import check_signed
+
             check_signed(storage, found, keys)
     except NotFound:
         if is_deleted(storage, name, version):

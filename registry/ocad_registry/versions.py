@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 METADATA = "metadata.json"
 DIGEST = "metadata.sha256"
 DELETED = "deleted"
+SIGNATURES = "signatures"
 
 
 class Metadata(NamedTuple):

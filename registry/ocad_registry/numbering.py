@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ocad_registry.storage import Stamp, Storage
 
 
+LEAST_LINKS = 2
+"""What a folder has where its subfolders are counted as links."""
+
+
 class _Look(NamedTuple):
     """A model's folder: its identity and times, how many subfolders it has, and the identity of `deleted/`."""
 
@@ -65,7 +69,7 @@ class Numbering:
             found = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if found.st_nlink < 2:
+        if found.st_nlink < LEAST_LINKS:
             return None
         folder = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
         return _Look(folder, found.st_nlink, self._storage.stamp(f"{name}/{DELETED}"))

@@ -88,7 +88,7 @@ def main(root: str, rounds: str, seed: str) -> None:
         worker.start()
     for _ in range(int(rounds)):
         version = registry.publish(draft(), []).version
-        ahead = chance.uniform(-SPREAD, SPREAD)
+        ahead = chance.uniform(-3 * SPREAD, SPREAD)  # a delete has more to read before it decides
         for kind, delay in (("deleter", max(0.0, ahead)), ("promoter", max(0.0, -ahead))):
             lines[kind][0].put((version, delay))
         deleter, promoter = (lines[kind][1].get() for kind in ("deleter", "promoter"))

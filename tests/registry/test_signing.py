@@ -82,6 +82,21 @@ def test_what_is_damaged_or_deleted_is_not_signed(registry: Registry, publish: P
     assert not (Path(registry.root) / "m" / "signatures").exists()
 
 
+def test_signatures_travel_with_copies_and_archives(
+    registry: Registry, publish: Publisher, key: Path, tmp_path: Path
+) -> None:
+    publish(name="m")
+    keys, copy, imported = Keys.read(f"{key}.pub"), Registry(tmp_path / "copy"), Registry(tmp_path / "imported")
+    registry.copy("m@1.0.0", copy)
+    registry.sign("m", key)
+    assert [finding.kind for finding in copy.verify(keys=keys)] == ["unsigned"]
+    [again] = registry.copy("m@1.0.0", copy)
+    assert (again.copied, again.signatures) == (False, 1), "what was signed later is copied later"
+    copy.export("m@1.0.0", tmp_path / "m.tar")
+    assert imported.import_archive(tmp_path / "m.tar").signatures == 1
+    assert copy.verify(keys=keys) == imported.verify(keys=keys) == []
+
+
 def test_signatures_are_collected_with_their_version(registry: Registry, publish: Publisher, key: Path) -> None:
     publish(name="m")
     registry.sign("m", key)

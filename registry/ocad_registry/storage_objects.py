@@ -70,7 +70,7 @@ class ObjectStorage:
             return None
 
     def stamp(self, path: str) -> Stamp | None:
-        """The ETag, or what the store has instead."""
+        """The ETag, if the store has one, the size, and when the object was written."""
         try:
             return _stamp(self._info(path))
         except FileNotFoundError:
@@ -331,9 +331,7 @@ def _list_s3(system: Any, start: str) -> list[dict[str, Any]]:
 
 
 def _stamp(info: Mapping[str, Any]) -> Stamp:
-    if info.get("ETag"):
-        return str(info["ETag"])
-    return f"{info.get('size')} {_written(info)}"
+    return f"{info.get('ETag')} {info.get('size')} {_written(info)}"
 
 
 def _written(info: Mapping[str, Any]) -> float | None:

@@ -229,3 +229,17 @@ def test_ten_thousand_versions(registry: Registry, make_draft: DraftMaker, monke
     assert ([entry.ref for entry in page.entries], page.total) == ([f"m@1.{n}.0" for n in range(8, -1, -1)], 9_999)
     assert registry.resolve("m").version == "1.17.0"
     assert registry.publish(make_draft("m"), []).version == "1.10000.0"
+
+
+def test_another_registry_under_the_same_url_is_told_apart(make_draft: DraftMaker) -> None:
+    import fsspec
+
+    url = "memory://index-of-a-bucket"
+    for task in ("forecast", "detect"):
+        registry = Registry(url)
+        assert [registry.publish(make_draft(task=task), []).version for _ in range(2)] == ["1.0.0", "1.1.0"]
+        for _ in range(2):
+            assert len(Registry(url).query(f"task = '{task}'")) == 2
+            assert [entry.task for entry in registry.list()] == [task, task]
+        fsspec.filesystem("memory").rm("/index-of-a-bucket", recursive=True)
+    assert Registry(url).list() == []

@@ -100,10 +100,10 @@ def holds(text: str, **document: Any) -> bool:
     query = parse_query(text)
     required = {"created_at": "", "plugin": {"name": "tcn"}, "task": "", "metrics": {}, "passed": True}
     readings = [
-        Reading("m", "1.10.0", b"", b"", required | {"name": "m", "version": "1.10.0"} | document, ""),
-        Reading("n", "1.10.0", b"", b"", required | {"name": "n", "version": "1.10.0"}, ""),
-        Reading("m", "2.0.0", b"", b"", {}, "", "broken"),
+        Reading.of((name, "1.10.0", b"", b""), required | {"name": name, "version": "1.10.0"} | more, "")
+        for name, more in (("m", document), ("n", {}))
     ]
+    readings.append(Reading("m", "2.0.0", b"", b"", broken="bad-json"))
     connection = connect(MEMORY)
     try:
         remember(connection, readings)

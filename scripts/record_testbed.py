@@ -3,6 +3,7 @@
 python scripts/record_testbed.py --calibrate 900   a recording to choose the incidents' levels by, to be thrown away
 python scripts/record_testbed.py --plan            writes data/oran_testbed/schedule.json; commit it
 python scripts/record_testbed.py --record          records by the committed schedule (root; two hours)
+python scripts/record_testbed.py --assemble        writes the rows of a recording that was cut short
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocad.errors import DataError, OcadError
-from ocad.probe.recording import Recorder
-from ocad.probe.schedule import KINDS, IncidentKind, Schedule, make_schedule, read_schedule
+from ocad.probe.recording import Recorder, assemble
+from ocad.probe.schedule import KINDS, IncidentKind, make_schedule, read_schedule
 from ocad.probe.steps import METRICS, measured_sizes
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
             )
         else:
             require_committed(schedule_file)
-        record(read_schedule(schedule_file), schedule_file, options.folder, options.raw)
+        schedule = read_schedule(schedule_file)
+        if options.assemble:
+            write(*assemble(schedule, options.raw), options.folder)
+        else:
+            options.raw.mkdir(parents=True, exist_ok=True)
+            write(*Recorder(schedule, schedule_file, options.raw, say).record(), options.folder)
     except OcadError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -84,10 +90,8 @@ def require_committed(path: Path) -> None:
         raise DataError(f"`{path}` is not the committed schedule", "commit it before recording")
 
 
-def record(schedule: Schedule, schedule_file: Path, folder: Path, raw: Path) -> None:
-    """Records and writes `trace.parquet`, `recording.json` (what was done and seen) and plots into `folder`."""
-    raw.mkdir(parents=True, exist_ok=True)
-    rows, about = Recorder(schedule, schedule_file, raw, say).record()
+def write(rows: pd.DataFrame, about: dict[str, Any], folder: Path) -> None:
+    """Writes `trace.parquet`, `recording.json` (what was done and seen) and a plot into `folder`."""
     rows.to_parquet(folder / "trace.parquet", index=False, compression="zstd")
     about["incidents"] = measured_sizes(rows, about["incidents"])
     about |= {"rows": len(rows), "by_kind": summarise(rows), "sizes": summarise_sizes(about["incidents"])}
@@ -160,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--plan", action="store_true", help="write the schedule")
     action.add_argument("--record", action="store_true", help="record by the committed schedule")
+    action.add_argument("--assemble", action="store_true", help="the rows of a recording that was cut short")
     action.add_argument("--calibrate", type=float, metavar="SECONDS", help="a short recording by a schedule of its own")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the schedule stands and the results go")
     parser.add_argument("--raw", type=Path, default=ROOT / ".cache" / "recording", help="where the probes write")

@@ -142,9 +142,12 @@ def optimise_weights(session: Session, data: Path, config_file: Path = DETECTION
     config = read_detection_config(config_file)
     settings: dict[str, object] = {"members": f"[{','.join(config.members)}]", "optimise_on": "[train,validation]"}
     settings |= {"split.train": 0.475, "split.validation": 0.475}
+    usual = config.members == DetectionConfig().members
     for name in ("weights", "thresholds"):
         if given := getattr(config, name):
             settings[name] = str([given.get(member, 0.0) for member in config.members])
+        elif not usual:
+            settings[name] = "[]"  # those of the metric's config are its own members'
     overrides = tuple(f"{key}={value}" for key, value in settings.items())
     name = config.composite.partition("@")[0]
     result = train(TrainRequest("composite", METRIC, str(data), overrides=overrides, name=name), session)

@@ -72,7 +72,10 @@ def first_rule(config: CompositeConfig, size: int) -> AlarmRule:
     for name in ("weights", "caps", "thresholds"):
         given = len(getattr(config, name))
         if given not in (0, size):
-            raise ConfigError(f"`{name}` has {given} values for {size} members", "give one for each member, or none")
+            raise ConfigError(
+                f"`{name}` has {given} values for {size} members",
+                f"give one for each member, or none: `--set {name}=[]`",
+            )
     weights = config.weights or (1.0,) * size
     return AlarmRule(
         weights=tuple(weight / sum(weights) for weight in weights),

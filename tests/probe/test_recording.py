@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ocad.errors import DataError, OcadError, UsageError
 from ocad.probe import testbed
 from ocad.probe.load import batches, link_of, offered_share
-from ocad.probe.recording import Recorder
+from ocad.probe.recording import Recorder, assemble
 from ocad.probe.schedule import KINDS, LINKS, IncidentKind, make_schedule, read_schedule
 from ocad.probe.steps import METRICS, measured_sizes, step_rows
 
@@ -196,3 +196,38 @@ def test_a_short_recording_measures_all_four_metrics(tmp_path: Path, monkeypatch
     assert not [
         name for name in names.splitlines() if name.startswith("ocad-") and LINKS[0].endpoint in name and "-0" in name
     ]
+
+
+def test_what_was_recorded_before_a_cut_is_kept(tmp_path: Path) -> None:
+    """Two and a half seconds of four, the last lines torn: two whole steps, and only the incident that had ended."""
+    schedule = make_schedule(1, 4, SIZES, 5, links=LINKS[:1])
+    epoch = 1_700_000_000_000_000_000
+    for metric in METRICS:
+        times = [pd.Timestamp(epoch + ms * 1_000_000, tz="UTC").isoformat() for ms in (100, 1_100, 2_500)]
+        lines = "".join(json.dumps({"timestamp": at, metric: 2.0}) + "\n" for at in times)
+        (tmp_path / f"{LINKS[0].endpoint}.{metric}.jsonl").write_text(lines + '{"timestamp": "2023-11-')
+    with pytest.raises(DataError, match=f"no begun recording in `{tmp_path}`: name its folder with `--raw`"):
+        assemble(schedule, tmp_path)
+    incident = {"endpoint": LINKS[0].endpoint, "kind": "loss", "size": 0.1, "start_s": 1.0}
+    (tmp_path / "incidents.json").write_text(json.dumps([incident | {"end_s": 1.5}, incident | {"start_s": 2.0}]))
+    (tmp_path / "start.json").write_text(json.dumps({"epoch_ns": epoch, "nice": 0}))
+    rows, about = assemble(schedule, tmp_path)
+    assert rows["kind"].tolist() == ["", "loss"]
+    assert rows["ccm"].tolist() == [2.0, 2.0]
+    assert about["cut_short_at_s"] == pytest.approx(2.5)
+    assert len(about["incidents"]) == 1
+
+
+def test_the_recording_is_whole() -> None:
+    rows = pd.read_parquet(RECORDED / "trace.parquet")
+    about = json.loads((RECORDED / "recording.json").read_text())
+    schedule = read_schedule(RECORDED / "schedule.json")
+    assert (RECORDED / "trace.parquet").stat().st_size < 4_000_000
+    assert rows.groupby("endpoint")["timestamp"].apply(lambda times: times.is_monotonic_increasing).all()
+    assert len(rows) == about["rows"] == int(about["cut_short_at_s"]) * len(schedule.links) == 7195 * 4
+    assert set(rows.loc[rows["label"] == 1, "kind"]) == set(KINDS)
+    assert set(rows.loc[rows["label"] == 0, "kind"]) == {""}
+    assert rows["label"].mean() <= 0.10
+    test = [one for one in about["incidents"] if one["start_s"] >= schedule.split.test * schedule.duration_s]
+    assert len(about["incidents"]) == sum(len(link.incidents) for link in schedule.links)
+    assert len(test) >= 100

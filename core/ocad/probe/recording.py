@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocad.errors import OcadError
+from ocad.errors import DataError, OcadError
 from ocad.probe.schedule import Incident, Link, Schedule
-from ocad.probe.steps import METRICS, step_rows
+from ocad.probe.steps import METRICS, last_seconds, step_rows
 from ocad.probe.testbed import ADDRESS, DEVICE, HARDWARE_ADDRESS, End, Testbed
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ LEAD_SECONDS = 25.0
 CCM_REPORTS_A_STEP = 4
 INCIDENTS_FILE = "incidents.json"
 """Beside the probes' files: the incidents carried out so far."""
+START_FILE = "start.json"
+"""Beside the probes' files: what was known when the schedule's clock was set."""
 
 Action = Callable[[], None]
 
@@ -51,25 +53,21 @@ class Recorder:
 
         Raises `OcadError` when the testbed cannot be made or a part of it ends early.
         """
-        import pandas as pd
-
-        load_before = os.getloadavg()
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        started: dict[str, Any] = {"nice": nice, "load_average_before": os.getloadavg()}
         with ExitStack() as stack:
             testbeds = {link.endpoint: stack.enter_context(Testbed(link)) for link in self.schedule.links}
             self._start = time.monotonic_ns() + round(LEAD_SECONDS * 1e9)
-            epoch = time.time_ns() - time.monotonic_ns() + self._start
+            started["epoch_ns"] = time.time_ns() - time.monotonic_ns() + self._start
+            (self.folder / START_FILE).write_text(json.dumps(started), encoding="utf-8")
             probes, traffic = self._start_all(testbeds)
             self._follow(testbeds)
             for name, probe in probes.items():
                 _finish(probe, f"the probe `{name}`")
             packets = {name: int(_finish(process, f"the traffic of `{name}`")) for name, process in traffic.items()}
-        rows = step_rows(self.schedule, self.folder, self.executed, epoch)
-        about = {
-            "started_at": pd.Timestamp(epoch, unit="ns", tz="UTC").isoformat(),
-            "cross_traffic_packets": packets,
-            "load_average_before": load_before,
-        }
-        return rows, {**about, **_machine(), "incidents": self.executed}
+        rows = step_rows(self.schedule, self.folder, self.executed, started["epoch_ns"])
+        done = {"cross_traffic_packets": packets, "load_average_after": os.getloadavg(), **_machine()}
+        return rows, {**_opening(started), **done, "incidents": self.executed}
 
     def _start_all(
         self, testbeds: dict[str, Testbed]
@@ -164,6 +162,30 @@ class Recorder:
         time.sleep(max(0.0, seconds - (time.monotonic_ns() - self._start) / 1e9))
 
 
+def assemble(schedule: Schedule, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of a recording that was cut short, from what its probes had written to `folder`, and what is known of it.
+
+    Only whole steps that every probe reached are kept. Raises `DataError` when `folder` holds no begun recording.
+    """
+    try:
+        started = json.loads((folder / START_FILE).read_text(encoding="utf-8"))
+        incidents = [one for one in json.loads((folder / INCIDENTS_FILE).read_text(encoding="utf-8")) if "end_s" in one]
+    except FileNotFoundError as missing:
+        raise DataError(f"no begun recording in `{folder}`", "name its folder with `--raw`") from missing
+    files = [folder / f"{link.endpoint}.{metric}.jsonl" for link in schedule.links for metric in METRICS]
+    ended = min(last_seconds(file, started["epoch_ns"]) for file in files)
+    cut = schedule.model_copy(update={"duration_s": min(ended // 1.0, schedule.duration_s)})
+    rows = step_rows(cut, folder, incidents, started["epoch_ns"])
+    return rows, {**_opening(started), "cut_short_at_s": ended, **_machine(), "incidents": incidents}
+
+
+def _opening(started: dict[str, Any]) -> dict[str, Any]:
+    import pandas as pd
+
+    known = {name: value for name, value in started.items() if name != "epoch_ns"}
+    return {"started_at": pd.Timestamp(started["epoch_ns"], unit="ns", tz="UTC").isoformat(), **known}
+
+
 def _ocad(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ocad", *arguments]
 
@@ -178,8 +200,6 @@ def _finish(process: subprocess.Popen[str], name: str) -> str:
 def _machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
-        "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "load_average_after": os.getloadavg(),
         "kernel": platform.release(),
         "python": platform.python_version(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +71,26 @@ def measured_sizes(rows: pd.DataFrame, incidents: Sequence[Mapping[str, Any]]) -
     return sized
 
 
-def _means(path: Path, metric: str, epoch: int, step: float, steps: int) -> NDArray[np.float32]:
-    """The (geometric) mean of the measured values of each step, NaN where there is none."""
+def last_seconds(path: Path, epoch: int) -> float:
+    """When the last measurement of the probe's file was begun, in seconds since `epoch` (Unix nanoseconds)."""
+    return float(_read(path, epoch)["seconds"].iloc[-1])
+
+
+def _read(path: Path, epoch: int) -> pd.DataFrame:
+    """The probe's file, with the seconds since `epoch`; a last line that was not written to its end is left out."""
     import pandas as pd
 
-    measured = pd.read_json(path, lines=True, dtype=False)
+    text = path.read_text(encoding="utf-8")
+    measured = pd.read_json(StringIO(text[: text.rfind("}") + 1]), lines=True, dtype=False)
     times = pd.to_datetime(measured["timestamp"], utc=True, format="ISO8601").dt.tz_localize(None)
-    seconds = (times.to_numpy("datetime64[us]").astype(np.int64) - epoch // 1000) / 1e6
+    return measured.assign(seconds=(times.to_numpy("datetime64[us]").astype(np.int64) - epoch // 1000) / 1e6)
+
+
+def _means(path: Path, metric: str, epoch: int, step: float, steps: int) -> NDArray[np.float32]:
+    """The (geometric) mean of the measured values of each step, NaN where there is none."""
+    measured = _read(path, epoch)
     values = measured[metric].to_numpy(np.float64)
-    index = np.floor(seconds / step).astype(np.int64)
+    index = np.floor(measured["seconds"].to_numpy() / step).astype(np.int64)
     kept = (index >= 0) & (index < steps) & (values >= 0 if metric == "ccm" else values > 0)
     count = np.bincount(index[kept], minlength=steps)
     weights = values[kept] if metric == "ccm" else np.log(values[kept])

@@ -9,6 +9,7 @@ See `docs/results/detection_protocol.md`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import tempfile
@@ -39,6 +40,11 @@ MEMBERS = ("rule_based", "changepoint", "residual", "isolation_forest")
 """Of the composite, in the order of its weights."""
 BESIDE = ("subspace",)
 PRECISION, RECALL, F1, POINT_FPR = 0.95, 0.85, 0.90, 0.05
+RULE_LEVELS = tuple(
+    (f"rules.missed.ccm={share}", f"rules.level.sigmas={level}", f"rules.jump.sigmas={jump}")
+    for share, level, jump in itertools.product((0.02, 0.05, 0.1), (4.0, 6.0, 10.0), (8.0, 16.0))
+)
+"""Levels tried for the rules, whose own are those of an operator who never saw a recording."""
 SMALL = 6.0
 """In robust deviations of normal rows."""
 UNITS = {"udp_echo": "µs", "ecpri": "µs", "lbm": "µs", "ccm": "share"}
@@ -114,10 +120,25 @@ def trained(path: Path, folder: Path) -> dict[str, Ensemble]:
     config = "configs/composite/oran.yaml"
     members = f"members=[{','.join(references[member] for member in MEMBERS)}]"
     composite = register("composite", "oran", config, "composite-oran", members)
-    # the rules begin nowhere, so random rules are tried for them too
-    one = (f"members=[{references['rule_based']}]", "weights=[]", "thresholds=[]", "search.candidates=1500")
-    rules = register("composite", "oran", config, "rules-oran", *one)
-    models = {"composite": loaded(session, composite), "rules, by the same search": loaded(session, rules)}
+    # the rules begin nowhere, so random alarm rules are tried for them too
+    searched = ("weights=[]", "thresholds=[]", "search.candidates=1500")
+    rules = {
+        levels: register(
+            "composite",
+            "oran",
+            config,
+            "rules-oran",
+            f"members=[{register('rule_based', 'oran', 'configs/rule_based/oran.yaml', 'rule_based-oran', *levels)}]",
+            *searched,
+        )
+        for levels in ((), *RULE_LEVELS)
+    }
+    tuned = max(rules, key=lambda levels: session.registry.resolve(rules[levels]).manifest.metrics["cv_event_f1"])
+    models = {
+        "composite": loaded(session, composite),
+        "rules, by the same search": loaded(session, rules[()]),
+        f"rules, levels searched too ({', '.join(tuned)})": loaded(session, rules[tuned]),
+    }
     for member, reference in references.items():
         detector = session.load(reference)
         assert isinstance(detector, SeriesDetector)
@@ -198,15 +219,15 @@ def described(rows: pd.DataFrame) -> str:
 
 def verdicts(outcomes: dict[str, Outcome]) -> list[str]:
     """Which bars the composite meets, and what it misses most, from the figures alone."""
-    composite, rules = outcomes["composite"], outcomes["rules, by the same search"]
-    metrics, plain = composite.counts.metrics(), outcomes["`rule_based` alone, default hold-down"].counts.metrics()
+    composite = outcomes["composite"]
+    metrics = composite.counts.metrics()
+    rules = max(one.counts.metrics().event_f1 for name, one in outcomes.items() if "rule" in name)
     bars = {
         f"precision {metrics.event_precision:.3f} (bar > {PRECISION})": metrics.event_precision > PRECISION,
         f"recall {metrics.event_recall:.3f} (bar > {RECALL})": metrics.event_recall > RECALL,
         f"F1 {metrics.event_f1:.3f} (bar > {F1:.2f})": metrics.event_f1 > F1,
         f"point FPR {metrics.point_fpr:.3f} (bar < {POINT_FPR})": metrics.point_fpr < POINT_FPR,
-        f"F1 above that of the rules, {rules.counts.metrics().event_f1:.3f} by the same search and"
-        f" {plain.event_f1:.3f} plain": metrics.event_f1 > max(rules.counts.metrics().event_f1, plain.event_f1),
+        f"F1 above the best of the rules, {rules:.3f}": metrics.event_f1 > rules,
     }
     lines = [f"- {what}: {'met' if met else 'not met'}" for what, met in bars.items()]
     missed = {kind: whole - found for kind, (found, whole) in composite.groups.items() if kind not in SIZES}

@@ -14,8 +14,8 @@ STAMP := $(VENV)/.installed
 SERVER := serving/target/release/ocad-server
 SERVER_SOURCES := $(shell find serving/src serving/proto serving/build.rs serving/Cargo.toml serving/Cargo.lock -type f)
 CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-# forecasters behind a detector see no row that it is measured on
-FIRST_PARTS := --set windows.train=0.4 --set windows.validation=0.2
+# forecasters behind a detector see no incident, and no row that it is measured on
+FIRST_PARTS := --set windows.train=0.4 --set windows.validation=0.2 --set windows.incidents=false
 SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 
 .PHONY: help setup demo demo-detection test test-slow check fix bench bench-serving serve clean lock

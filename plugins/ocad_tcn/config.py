@@ -24,6 +24,10 @@ class WindowSettings(Settings):
         default=0.15, gt=0, lt=1, description="share of the rows that follow; the rest is for test"
     )
     gap: int = Field(default=20, ge=0, description="rows left out between two parts")
+    incidents: bool = Field(
+        default=True,
+        description="whether windows may hold rows labelled 1; without them a forecaster learns what is normal",
+    )
 
     @model_validator(mode="after")
     def _room_for_test(self) -> WindowSettings:

@@ -22,7 +22,10 @@ def prepare(context: RunContext) -> PreparedData:
     """Windows of the context's metric as `train`, `validation` and `test` parquet files, statistics from `train` alone."""
     metric, settings = metric_of(context), cast("TcnConfig", context.config).windows
     frame = read_frame(context.data, [metric])
-    windows = split_windows(frame.data, metric, settings.length, settings.shares, settings.gap)
+    rows = frame.data
+    if not settings.incidents and "label" in rows:
+        rows = rows.assign(**{metric: rows[metric].where(rows["label"] == 0)})
+    windows = split_windows(rows, metric, settings.length, settings.shares, settings.gap)
     paths = {part: context.run / "data" / f"{part}.parquet" for part in windows}
     for part, made in windows.items():
         made.write(paths[part])

@@ -22,6 +22,7 @@ from ocad.pipeline import TrainResult, train
 from ocad.progress import SilentProgress
 from ocad.runs import TrainRequest
 from ocad.session import Session
+from ocad.timeseries.windows import read_windows
 from ocad_registry import Registry
 from ocad_tcn.files import convert, train_files, typical_windows, verify
 from ocad_tcn.fitting import Material, View
@@ -102,6 +103,20 @@ def test_ecpri_and_any_other_column_train_the_same(tmp_path: Path) -> None:
         )
         assert suffix in result.version.manifest.metrics
         assert not (result.run / "trials").exists()
+
+
+def test_windows_without_incidents_hold_no_labelled_row(tmp_path: Path) -> None:
+    label = (np.arange(2_600) % 100 < 5).astype(np.int8)
+    data = write_series(tmp_path / "labelled.parquet", label=label)
+    labelled = set(pd.read_parquet(data).loc[label == 1, "udp_echo"])
+    for incidents in (True, False):
+        request = request_for(
+            tmp_path, data, "udp_echo", f"windows.incidents={str(incidents).lower()}", "train.epochs=1"
+        )
+        result = train(request, session_in(tmp_path))
+        windows = read_windows(result.run / "data" / "train.parquet")
+        seen = labelled & set(np.append(windows.sequence.ravel(), windows.target))
+        assert bool(seen) == incidents
 
 
 def test_the_relative_view_follows_a_shift_and_the_absolute_one_does_not() -> None:

@@ -56,6 +56,8 @@ def publish(
     try:
         stored = [(artifact, _add(staging, artifact)) for artifact in artifacts]
         while True:
+            if not version:
+                staging.take_turn(draft.name)
             number = version or next_version()
             manifest, data = _manifest(draft, number, stored)
             _check_onnx(staging, manifest, stored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 STAGING = ".staging"
 FILE_MODE = 0o444
 FOLDER_MODE = 0o755
+PATIENCE_S = 1.0
+"""How long a writer waits for its turn; one that was stopped while it had its turn must not hold up the others for good."""
+_PAUSE_S = 0.001
 _SYNCED = -1
 # O_NONBLOCK: opening a FIFO that somebody planted must not hang
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -35,6 +39,7 @@ class LocalStaging:
         self.folder, self._lock = _claim(storage.make_folder(STAGING), name)
         self._files: dict[str, int] = {}
         self._resumed = bool(name)
+        self._turn: int | None = None
 
     def add(self, source: Path, name: str, start: int = 0, size: int | None = None) -> Stored:
         """Copies `source`, or `size` bytes of it from `start`, in under `name`, taking the digest on the way."""
@@ -74,14 +79,24 @@ class LocalStaging:
 
     def sync(self) -> None:
         """Every file, then the folders; files stay open until then, so that a failed write-back is reported here."""
-        for name, descriptor in self._files.items():
-            if descriptor != _SYNCED:
-                os.fsync(descriptor)
-                os.close(descriptor)
-                self._files[name] = _SYNCED
+        self._sync_files()
         for folder in sorted({parent for name in self._files for parent in _parents(name)}, reverse=True):
             sync_folder(f"{self.folder}/{folder}")
         os.fsync(self._lock)
+
+    def take_turn(self, model: str) -> None:
+        """See `Staging`; it is a flock on the model's folder until the rename. The payload is made durable before."""
+        self._end_turn()
+        self._sync_files()
+        place, deadline = f"{self._storage.root}/{model}", time.monotonic() + PATIENCE_S
+        while (lock := lock_folder(place)) is None and os.path.isdir(place) and time.monotonic() < deadline:  # noqa: PTH112
+            time.sleep(_PAUSE_S)
+        self._turn = lock
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            os.close(self._turn)
+            self._turn = None
 
     def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
         """Syncs everything and renames the folder into place: a rename fails on a folder that holds anything."""
@@ -96,10 +111,13 @@ class LocalStaging:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise FileExistsError(errno.EEXIST, "version exists", target) from None
             raise
+        finally:
+            self._end_turn()
         sync_folder(parent)
 
     def discard(self) -> None:
-        """Removes the folder unless it was published, and frees the lock."""
+        """Removes the folder unless it was published, and frees the locks."""
+        self._end_turn()
         if self._lock < 0:
             return
         for name, descriptor in self._files.items():
@@ -125,6 +143,15 @@ class LocalStaging:
             os.close(self._lock)
             self._lock = -1
 
+    def _sync_files(self) -> None:
+        waiting = {name: descriptor for name, descriptor in self._files.items() if descriptor != _SYNCED}
+        for descriptor in waiting.values():  # all are on their way before the first wait, which then mostly does for all
+            _begin_writing(descriptor)
+        for name, descriptor in waiting.items():
+            os.fsync(descriptor)
+            os.close(descriptor)
+            self._files[name] = _SYNCED
+
     def _begin(self, name: str) -> int:
         for folder in _parents(name):
             with suppress(FileExistsError):
@@ -137,6 +164,12 @@ class LocalStaging:
         self._files[name] = descriptor
         os.fchmod(descriptor, FILE_MODE)
         return descriptor
+
+
+def _begin_writing(descriptor: int) -> None:
+    """Starts to write dirty pages back without waiting; Linux does so for this advice (posix_fadvise(2))."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(place: str) -> None:

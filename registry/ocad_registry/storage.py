@@ -72,6 +72,13 @@ class Staging(Protocol):
         """Where an added file can be read."""
         ...
 
+    def take_turn(self, model: str) -> None:
+        """Waits for other writers to `model` where that costs little, so that few choose the same number.
+
+        The turn ends with `publish`. A courtesy only, and bounded: who gets a number is decided there.
+        """
+        ...
+
     def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
         """Makes the payload and `documents` appear as `folder`, durable and all at once.
 

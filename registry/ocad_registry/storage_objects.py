@@ -255,6 +255,9 @@ class ObjectStaging:
         """The file that was added."""
         return self._sources[stored.path][0]
 
+    def take_turn(self, model: str) -> None:
+        """Nothing: a bucket has no cheap lock."""
+
     def publish(self, folder: str, documents: Mapping[str, bytes]) -> None:
         """Sends the payload, or copies it from where an earlier attempt lost; then the documents, `metadata.json` last."""
         if set(self._storage.names(folder)) & set(documents):

@@ -14,12 +14,24 @@ SCRIPT = Path(os.environ.get("OCAD_SHARED_INFRA", ROOT.parent / "shared" / "infr
 JARS = ROOT / ".cache" / "s3proxy"
 KEY, SECRET = "ocad", "ocad-secret"
 _MOTO = """
-import logging, sys
+import io, logging, sys, threading
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+application, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def serve(environ, respond):
+    "moto looks whether an object is there and stores it in two steps, between which S3 lets nobody in."
+    if "HTTP_IF_NONE_MATCH" not in environ or environ["REQUEST_METHOD"] != "PUT" or "HTTP_TRANSFER_ENCODING" in environ:
+        return application(environ, respond)
+    environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    with lock:
+        return application(environ, respond)
+
+server = make_server("127.0.0.1", 0, serve, threaded=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(server.server_port, flush=True)
 sys.stdin.read()
 """
 

@@ -145,7 +145,9 @@ class LocalStaging:
 
     def _sync_files(self) -> None:
         waiting = {name: descriptor for name, descriptor in self._files.items() if descriptor != _SYNCED}
-        for descriptor in waiting.values():  # all are on their way before the first wait, which then mostly does for all
+        for (
+            descriptor
+        ) in waiting.values():  # all are on their way before the first wait, which then mostly does for all
             _begin_writing(descriptor)
         for name, descriptor in waiting.items():
             os.fsync(descriptor)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocad_registry import Registry, names, numbering
+from ocad_registry import Registry, names, numbering, staging_local
 from ocad_registry.storage_local import LocalStorage
 
 from .conftest import DraftMaker, Publisher
@@ -53,6 +55,21 @@ def test_a_writer_among_its_own_publishes_lists_once(
     listed.clear()
     assert [publish().version for _ in range(5)] == [f"1.{number}.0" for number in range(2, 7)]
     assert "tcn-udp_echo" not in listed
+
+
+def test_a_writer_that_was_stopped_in_its_turn_holds_nobody_up(
+    registry: Registry, publish: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging_local, "PATIENCE_S", 0.2)
+    publish()
+    lock = staging_local.lock_folder(str(Path(registry.root) / "tcn-udp_echo"))
+    assert lock is not None
+    started = time.monotonic()
+    assert publish().version == "1.1.0"
+    assert time.monotonic() - started >= 0.2
+    os.close(lock)
+    monkeypatch.setattr(staging_local, "PATIENCE_S", 60.0)
+    assert publish().version == "1.2.0"
 
 
 def test_a_file_system_that_counts_no_subfolders(

@@ -18,7 +18,7 @@ CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 FIRST_PARTS := --set windows.train=0.4 --set windows.validation=0.2 --set windows.incidents=false
 SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 
-.PHONY: help setup demo demo-detection test test-slow check fix bench bench-serving serve clean lock
+.PHONY: help setup demo demo-detection test test-slow check fix bench bench-detection bench-serving serve clean lock
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,8 +82,13 @@ fix: setup ## Format and repair what lint can
 	cd serving && cargo fmt
 
 bench: setup ## Measure everything and write docs/benchmarks.md
-	@for script in startup registry training_loop tcn_training tcn_quality tcn_inference ctr_quality ctr_training ctr_inference ctr_calibration ctr_memory; do \
+	@for script in startup registry registry_many registry_server training_loop tcn_training tcn_quality tcn_inference \
+	  ctr_quality ctr_training ctr_inference ctr_calibration ctr_memory detection_speed; do \
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
+
+bench-detection: setup ## Score the detectors by their protocols and write docs/results/detection.md
+	@for script in skab nab smd changepoints injected testbed; do \
+	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/detection_$$script.py; done
 
 bench-serving: setup ## Measure the server beside its peers, about 12 minutes
 	$(BIN)/python scripts/bench/serving

@@ -21,7 +21,7 @@ SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 .PHONY: help setup demo demo-detection test test-slow check fix bench bench-detection bench-serving serve clean lock
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP) $(SERVER) ## Make the environment in .venv and build the server
 

@@ -11,8 +11,9 @@ from ocad_registry import index_rows
 from ocad_registry.errors import Corrupt, NotFound
 from ocad_registry.index import transaction
 from ocad_registry.index_rows import Reading
+from ocad_registry.prefetch import Prefetch
 from ocad_registry.survey import Survey, identity, stamps, survey
-from ocad_registry.versions import read_metadata
+from ocad_registry.versions import Reader, read_metadata
 
 if TYPE_CHECKING:
     from ocad_registry.query import Path
@@ -22,8 +23,6 @@ Answer = TypeVar("Answer")
 INLINE = 200
 """How many versions may be read while the index is locked; more of them are read before, in batches of `BATCH`."""
 BATCH = 2000
-THREADS = 16
-"""How many versions are read from an object store at the same time."""
 
 
 class _Task(NamedTuple):
@@ -44,6 +43,7 @@ class Look:
         self._complete = complete
         self._views = [_View(storage, survey(storage, name)) for name in models]
         self._absent: set[tuple[str, str]] = set()
+        self._prefetch = Prefetch(storage)
 
     def answer(
         self, connection: sqlite3.Connection, paths: Iterable[Path], select: Callable[[sqlite3.Connection], Answer]
@@ -94,13 +94,8 @@ class Look:
 
     def _read(self, tasks: Sequence[_Task]) -> list[Reading]:
         """Reads versions; those without metadata are noted as absent."""
-        if self._storage.local("") is not None or len(tasks) < 2:
-            readings = [_read(self._storage, task) for task in tasks]
-        else:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(THREADS) as pool:
-                readings = list(pool.map(lambda task: _read(self._storage, task), tasks))
+        self._prefetch.add((task.name, task.version) for task in tasks if task.plain)
+        readings = [_read(self._storage, task, self._prefetch) for task in tasks]
         self._absent |= {
             (task.name, task.version) for task, reading in zip(tasks, readings, strict=True) if reading is None
         }
@@ -159,14 +154,14 @@ class _View:
             index_rows.drop_seal(connection, name)
 
 
-def _read(storage: Storage, task: _Task) -> Reading | None:
-    """The row of a version; None if it has no metadata."""
+def _read(storage: Storage, task: _Task, reader: Reader) -> Reading | None:
+    """The row of a version, whose documents `reader` reads; None if it has no metadata."""
     name, version, plain, stamp = task
     start = name, version, stamp, identity(storage, name, version, plain)
     try:
         if not plain:
             raise Corrupt("symlink", f"`{name}@{version}` is a symlink")
-        metadata = read_metadata(storage, name, version)
+        metadata = read_metadata(reader, name, version)
     except NotFound:
         return None
     except Corrupt as error:

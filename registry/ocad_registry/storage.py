@@ -143,6 +143,17 @@ class Storage(Protocol):
         """The bytes of a document; raises `Corrupt` (`oversized-json`) above `limit` bytes."""
         ...
 
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of those documents that can be had in fewer or quicker requests than by `read`, up to `METADATA_LIMIT`.
+
+        What is missing here says nothing about the document: ask `read`.
+        """
+        ...
+
+    def etags(self, folder: str) -> dict[str, str]:
+        """The ETag, without quotes, of every object below `folder`; empty where there is no such thing."""
+        ...
+
     def age(self, path: str) -> float:
         """Seconds since the youngest file at or below `path` was written, for garbage collection; 0 when it is absent."""
         ...

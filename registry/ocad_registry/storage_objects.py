@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from ocad_registry.cache import Cache
 from ocad_registry.digests import check_file, digest_stream
+from ocad_registry.documents import METADATA_LIMIT
 from ocad_registry.errors import Corrupt, RemoteError
 from ocad_registry.remotes import connect, patiently
 from ocad_registry.storage import Kind, Payload, Stamp, Stored, Waste
@@ -28,6 +29,8 @@ from ocad_registry.transfer_objects import ObjectReceiving, orphans
 
 _AMBIGUOUS = frozenset({"connection", "unreachable", "storage"})
 CHUNK = 8 * 1024 * 1024
+AT_ONCE = 32
+"""Requests under way when many documents are read."""
 LAST = "metadata.json"
 
 
@@ -86,6 +89,23 @@ class ObjectStorage:
         if len(data) > limit:
             raise Corrupt("oversized-json", f"`{path}` is larger than {limit} bytes")
         return data
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """All of them at once, over one event loop; nothing of protocols other than S3."""
+        system, root = self._system()
+        if not paths or not hasattr(system, "call_s3"):
+            return {}
+        places = [f"{root}/{path}" for path in paths]
+        answers = system.cat_ranges(places, 0, METADATA_LIMIT + 1, batch_size=AT_ONCE, on_error="return")
+        return {path: data for path, data in zip(paths, answers, strict=True) if isinstance(data, bytes)}
+
+    def etags(self, folder: str) -> dict[str, str]:
+        """By one listing of all keys."""
+        system, root = self._system()
+        if not hasattr(system, "call_s3"):
+            return {}
+        found = patiently(self._url, lambda: _list_s3(system, f"{root}/{folder}/", delimiter=""))
+        return {str(one["name"]).removeprefix(f"{root}/"): str(one.get("ETag", "")).strip('"') for one in found}
 
     def digest(self, path: str) -> tuple[int, str]:
         """Size and sha256 of a payload file, which is read from the store."""
@@ -317,13 +337,16 @@ def _looker(system: Any, place: str) -> Callable[[], dict[str, Any]]:
     return look if hasattr(system, "call_s3") else lambda: dict(system.info(place))
 
 
-def _list_s3(system: Any, start: str) -> list[dict[str, Any]]:
-    """The objects and common prefixes whose names begin with `start` (`BUCKET/…`) and have no `/` after it, but at the end."""
+def _list_s3(system: Any, start: str, delimiter: str = "/") -> list[dict[str, Any]]:
+    """The objects and common prefixes whose names begin with `start` (`BUCKET/…`) and have no `/` after it, but at the end.
+
+    Without a delimiter: all objects whose names begin so.
+    """
     bucket, _, prefix = start.partition("/")
     found: list[dict[str, Any]] = []
     token: dict[str, str] = {}
     while True:
-        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **token)
+        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter=delimiter, **token)
         for one in page.get("CommonPrefixes", ()):
             found.append({"name": f"{bucket}/{one['Prefix']}", "type": "directory"})
         for one in page.get("Contents", ()):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ocad_registry import digests, documents, names
 from ocad_registry.errors import Corrupt, NotFound
@@ -21,6 +21,14 @@ METADATA = "metadata.json"
 DIGEST = "metadata.sha256"
 DELETED = "deleted"
 SIGNATURES = "signatures"
+
+
+class Reader(Protocol):
+    """A storage, as far as metadata needs it."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """As `Storage.read`."""
+        ...
 
 
 class Metadata(NamedTuple):
@@ -187,7 +195,7 @@ def find_undeleted(storage: Storage, name: str, version: str, pinned: str | None
     return Version(storage, name, version, pinned)
 
 
-def read_metadata(storage: Storage, name: str, version: str) -> Metadata:
+def read_metadata(storage: Reader, name: str, version: str) -> Metadata:
     """The verified metadata; raises `NotFound` or `Corrupt`, in the order of FORMAT.md."""
     from ocad_registry.manifest import parse_manifest
 

@@ -82,7 +82,7 @@ fix: setup ## Format and repair what lint can
 	cd serving && cargo fmt
 
 bench: setup ## Measure everything and write docs/benchmarks.md
-	@for script in startup registry registry_many registry_server training_loop tcn_training tcn_quality tcn_inference \
+	@for script in startup registry registry_many registry_objects registry_server training_loop tcn_training tcn_quality tcn_inference \
 	  ctr_quality ctr_training ctr_inference ctr_calibration ctr_memory detection_speed; do \
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
 

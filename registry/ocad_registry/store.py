@@ -88,14 +88,12 @@ class Registry(Lifecycle):
         wanted = names.parse_reference(reference)
         with self._failures(f"reading `{reference}`"):
             self._open()
-            if wanted.version is not None:
-                return find_version(self._storage, wanted.name, wanted.version)
-            entry = rows.current(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS)
-            if entry is not None and entry.version is not None:
-                return find_undeleted(self._storage, wanted.name, entry.version, entry.metadata_sha256)
-            if wanted.alias is not None:
-                raise self._no_alias(wanted.name, wanted.alias)
-            return self._highest(wanted.name)
+            try:
+                return self._find(wanted)
+            except NotFound:
+                if self._storage.kind(wanted.name) is None:
+                    raise self._no_model(wanted.name) from None
+                raise
 
     def list(self, name: str | None = None, *, limit: int | None = None, offset: int = 0) -> Entries:
         """All versions, or those of the model `name`, newest first, broken ones last with their cause.
@@ -234,6 +232,23 @@ class Registry(Lifecycle):
             self._open()
             return verify_registry(self._storage, self._catalogue, keys)
 
+    def _find(self, wanted: names.Reference) -> Version:
+        if wanted.version is not None:
+            return find_version(self._storage, wanted.name, wanted.version)
+        entry = rows.current(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS)
+        if entry is not None and entry.version is not None:
+            return find_undeleted(self._storage, wanted.name, entry.version, entry.metadata_sha256)
+        if wanted.alias is not None:
+            raise self._no_alias(wanted.name, wanted.alias)
+        return self._highest(wanted.name)
+
+    def _no_model(self, name: str) -> NotFound:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, self._catalogue.models(), n=1)
+        hint = f"did you mean `{close[0]}`?" if close else "`ocad registry list` shows all models"
+        return NotFound(f"there is no model `{name}` in `{self.root}`", hint)
+
     def _highest(self, name: str) -> Version:
         releases = [version for version in self._catalogue.living(name) if names.is_release(version)]
         for number in sorted(releases, key=names.version_key, reverse=True):
@@ -243,7 +258,7 @@ class Registry(Lifecycle):
                     return found
             except (Corrupt, NotFound):
                 continue
-        hint = f"name a version: `ocad registry list {name}`" if releases else "`ocad registry list` shows all models"
+        hint = f"name a version: `ocad registry list {name}`"
         raise NotFound(f"`{name}` has no production alias and no readable release that passed", hint)
 
     def _promotable(self, reference: str, force: bool) -> Version:

@@ -154,9 +154,15 @@ def test_a_file_changed_after_it_was_read_is_noticed(publish: Publisher, artifac
 
 
 def test_resolving_the_default(registry: Registry, publish: Publisher) -> None:
+    with pytest.raises(NotFound, match=r"there is no model `tcn-udp_echo` in `.*`: `ocad registry list` shows all"):
+        registry.resolve("tcn-udp_echo")
+    publish("1.0.0-rc.1")
     with pytest.raises(NotFound, match=r"`tcn-udp_echo` has no production alias and no readable release that passed"):
         registry.resolve("tcn-udp_echo")
-    publish()
+    publish("1.0.0")
+    for reference in ("tcn-udpecho", "tcn-udpecho@1.0.0", "tcn-udpecho@production"):
+        with pytest.raises(NotFound, match=r"there is no model `tcn-udpecho` in `.*`: did you mean `tcn-udp_echo`\?"):
+            registry.resolve(reference)
     publish(observed=-1.0)
     publish("2.0.0-rc.1")
     assert registry.resolve("tcn-udp_echo").version == "1.0.0"

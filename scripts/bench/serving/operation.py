@@ -103,13 +103,15 @@ def cold(bench: Bench) -> list[Row]:
 
 def memory(bench: Bench) -> list[Row]:
     """Resident memory of a ready server with one session, what more sessions add, and both after a second of load."""
-    ready, loaded = {}, {}
-    for sessions in (1, 5):
-        with Ours(bench.registries["one"], bench.work, "--model-threads", str(sessions)) as ours:
-            ready[sessions] = ours.server.resident_mb()
-            wrk(ours.http, PLAIN, bench.bodies(1), 64, 1)
-            loaded[sessions] = ours.server.resident_mb()
-    more, more_loaded = ((found[5] - found[1]) / 4 for found in (ready, loaded))
+    samples: dict[int, list[tuple[float, float]]] = {1: [], 5: []}
+    for _ in range(bench.rounds):
+        for sessions, found in samples.items():
+            with Ours(bench.registries["one"], bench.work, "--model-threads", str(sessions)) as ours:
+                before = ours.server.resident_mb()
+                wrk(ours.http, PLAIN, bench.bodies(1), 64, 1)
+                found.append((before, ours.server.resident_mb()))
+    ready, loaded = ({n: statistics.median(pair[i] for pair in found) for n, found in samples.items()} for i in (0, 1))
+    more, more_loaded = ((part[5] - part[1]) / 4 for part in (ready, loaded))
     first = f"{loaded[1]:.1f} MB after a second of load, when the table is mapped in"
     further = f"{more_loaded:.1f} MB after a second of load, as each session maps the same pages of the table"
     return [

@@ -31,7 +31,6 @@ from ocad_registry.versions import DIGEST, METADATA, SIGNATURES, check_external
 if TYPE_CHECKING:
     from ocad_registry.manifest import File, Manifest
     from ocad_registry.storage import Receiving, Storage, Stored
-    from ocad_registry.versions import Version
 
 MEMBERS_LIMIT = 100_000
 SIGNATURES_LIMIT = 256
@@ -39,14 +38,14 @@ _READ_LIMIT = 1024 * 1024
 _HINT = "take an archive that `ocad registry export` wrote"
 
 
-def write_archive(storage: Storage, version: Version, package: Package, target: Path) -> int:
+def write_archive(storage: Storage, package: Package, target: Path) -> int:
     """Writes the version to the new file `target`, every byte verified; its size. Raises `Invalid` where it exists."""
     if target.exists():
         raise Invalid(f"`{target}` exists", "archives are not overwritten; give another name")
     part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
         with part.open("xb") as stream:
-            _write(storage, version, package, stream)
+            _write(storage, package, stream)
             stream.flush()
             os.fsync(stream.fileno())
         return part.rename(target).stat().st_size
@@ -54,17 +53,18 @@ def write_archive(storage: Storage, version: Version, package: Package, target: 
         part.unlink(missing_ok=True)
 
 
-def _write(storage: Storage, version: Version, package: Package, stream: IO[bytes]) -> None:
-    folder = f"{version.name}/{version.version}"
+def _write(storage: Storage, package: Package, stream: IO[bytes]) -> None:
+    manifest = package.manifest
+    folder = f"{manifest.name}/{manifest.version}"
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, f"{folder}/{METADATA}", package.metadata)
         _add(tar, f"{folder}/{DIGEST}", digests.digest_line(package.sha256))
-        for file in package.manifest.files:
-            where = f"`{file.path}` of `{version.ref}`"
+        for file in manifest.files:
+            where = f"`{file.path}` of `{manifest.ref}`"
             with storage.fetch(package.sha256, f"{folder}/{file.path}", file, where).open("rb") as payload:
                 tar.addfile(_member(f"{folder}/{file.path}", file.size), payload)
         for name, data in sorted(package.signatures.items()):
-            _add(tar, f"{version.name}/{SIGNATURES}/{version.version}/{name}", data)
+            _add(tar, f"{manifest.name}/{SIGNATURES}/{manifest.version}/{name}", data)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

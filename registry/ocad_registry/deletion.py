@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ocad_registry import aliases as rows
 from ocad_registry import documents
 from ocad_registry.aliases import AliasEntry
-from ocad_registry.errors import Corrupt, InUse, NotFound
-from ocad_registry.versions import DELETED, find_version, is_deleted
+from ocad_registry.errors import Corrupt, InUse
+from ocad_registry.versions import DELETED, find_version, is_deleted, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -67,8 +67,7 @@ def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterab
     try:
         storage.create(f"{name}/{DELETED}/{version}.json", documents.dump(tombstone.document()))
     except FileExistsError:
-        hint = f"`ocad registry list {name}` shows what there is"
-        raise NotFound(f"`{ref}` was deleted meanwhile by another", hint) from None
+        raise missing(name, f"`{ref}` was deleted meanwhile by another") from None
     for alias in rows.known(storage, name):
         settle(storage, name, alias, tombstone.by)
 

@@ -101,8 +101,7 @@ class Lifecycle(ABC):
         if not place.parent.is_dir():
             raise Invalid(f"there is no folder `{place.parent}`", "make it first")
         with self._failures(f"exporting `{reference}` to `{place}`"):
-            version = self.resolve(reference)
-            return write_archive(self._storage, version, pack(self._storage, version), place)
+            return write_archive(self._storage, pack(self._storage, self.resolve(reference)), place)
 
     def import_archive(self, source: str | os.PathLike[str]) -> Copied:
         """Copies the version in a tar file that `export` wrote into this registry, visible when it is verified whole.

@@ -17,7 +17,9 @@ VERSION = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-({_LABEL}(?:\.{
 VERSION_LENGTH = 64
 SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 PATH_LENGTH = 255
-RESERVED_MODELS = frozenset({"registry.json"})
+REGISTRY = "registry.json"
+"""Beside the models: which format the registry has."""
+RESERVED_MODELS = frozenset({REGISTRY})
 RESERVED_FILES = frozenset({"metadata.json", "metadata.sha256"})
 DEFAULT_ALIAS = "production"
 FIRST_VERSION = "1.0.0"

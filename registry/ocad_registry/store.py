@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ocad_registry.signing import Keys
 
 FORMAT = 1
-REGISTRY = "registry.json"
 UNSET = "none"
 
 # the method `Registry.list` hides the built-in name in the class's own annotations
@@ -315,12 +314,14 @@ class Registry(Lifecycle):
         if self._checked and not writing:
             return
         try:
-            data = self._storage.read(REGISTRY, documents.DOCUMENT_LIMIT)
+            data = self._storage.read(names.REGISTRY, documents.DOCUMENT_LIMIT)
         except FileNotFoundError:
             return
-        found = documents.parse(data, f"`{REGISTRY}`").get("format")
+        found = documents.parse(data, f"`{names.REGISTRY}`").get("format")
         if type(found) is not int or found < FORMAT:
-            raise Corrupt("bad-registry", f"`{REGISTRY}` names no format", f'write {{"format": {FORMAT}}} into it')
+            raise Corrupt(
+                "bad-registry", f"`{names.REGISTRY}` names no format", f'write {{"format": {FORMAT}}} into it'
+            )
         if found > FORMAT:
             raise NewerFormat(f"registry `{self.root}`", found, FORMAT)
         self._checked = True
@@ -329,7 +330,7 @@ class Registry(Lifecycle):
         """Writes `registry.json` before the first version."""
         if not self._checked:
             with suppress(FileExistsError):
-                self._storage.create(REGISTRY, documents.dump({"format": FORMAT}))
+                self._storage.create(names.REGISTRY, documents.dump({"format": FORMAT}))
 
     def _failures(self, doing: str, result: str = "") -> AbstractContextManager[None]:
         return failures(self.root, doing, result)

@@ -20,7 +20,6 @@ from ocad_registry.versions import DELETED, DIGEST, METADATA
 if TYPE_CHECKING:
     from ocad_registry.storage import Kind, Stamp, Storage
 
-REGISTRY = "registry.json"
 SETTLED_NS = 2 * 10**9
 """How old a folder's last change must be for its times to tell a next one: file systems count in up to two seconds."""
 ABSENT = b"-"
@@ -68,7 +67,7 @@ def stamps(storage: Storage, name: str, versions: Mapping[str, bool]) -> dict[st
     """
     place = storage.local(name)
     if place is None:
-        return dict.fromkeys(versions, packed(storage.stamp(REGISTRY)))
+        return dict.fromkeys(versions, packed(storage.stamp(names.REGISTRY)))
     found = {version: LINK for version, plain in versions.items() if not plain}
     try:
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

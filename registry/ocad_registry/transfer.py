@@ -123,8 +123,7 @@ def install(storage: Storage, package: Package) -> Copied:
 def _present(storage: Storage, package: Package) -> bool:
     """Whether the version is there already, with the same digest."""
     ref = package.manifest.ref
-    if is_deleted(storage, package.manifest.name, package.manifest.version):
-        raise VersionExists(f"`{ref}` was deleted in `{storage.root}`", "a deleted number never comes back")
+    _refuse_deleted(storage, package.manifest)
     try:
         found = find_version(storage, package.manifest.name, package.manifest.version)
     except NotFound:
@@ -154,6 +153,10 @@ def _receive(storage: Storage, package: Package) -> None:
         if not _present(storage, package):
             hint = "wait for its writer, or `ocad registry gc` if that was killed"
             raise VersionExists(f"`{manifest.ref}` is being written in `{storage.root}`", hint) from None
+    _refuse_deleted(storage, manifest)
+
+
+def _refuse_deleted(storage: Storage, manifest: Manifest) -> None:
     if is_deleted(storage, manifest.name, manifest.version):
         raise VersionExists(f"`{manifest.ref}` was deleted in `{storage.root}`", "a deleted number never comes back")
 

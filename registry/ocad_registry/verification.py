@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ocad_registry.storage import Kind, Storage
 
 Severity = Literal["error", "warning"]
-_ROOT_NAMES = frozenset({"registry.json", ".staging"})
+_ROOT_NAMES = frozenset({names.REGISTRY, ".staging"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def verify_registry(storage: Storage, catalogue: Catalogue, keys: Keys | None = 
     """The whole registry, by model, version and alias; with `keys`, that one of them signed each version."""
     found = list(_strays(storage, "", _is_root_name))
     models = catalogue.models()
-    if models and storage.kind("registry.json") is None:
-        found.append(Finding("registry.json", "warning", "registry-missing", "it is missing: format 1 is assumed"))
+    if models and storage.kind(names.REGISTRY) is None:
+        found.append(Finding(names.REGISTRY, "warning", "registry-missing", "it is missing: format 1 is assumed"))
     for name in models:
         found += _strays(storage, name, _is_model_child)
         found += _strays(storage, f"{name}/{DELETED}", _is_tombstone)

@@ -147,8 +147,7 @@ class Version:
             except (Corrupt, FileNotFoundError) as error:
                 if not is_deleted(self._storage, self.name, self.version):
                     raise
-                hint = f"`ocad registry list {self.name}` shows what there is"
-                raise NotFound(f"`{self.ref}` was deleted, and its files are collected", hint) from error
+                raise missing(self.name, f"`{self.ref}` was deleted, and its files are collected") from error
 
     def _downloaded(self) -> Path:
         """The folder of the local copies."""
@@ -170,6 +169,11 @@ class Version:
         )
 
 
+def missing(name: str, message: str) -> NotFound:
+    """The error for a version of the model `name` that is not there."""
+    return NotFound(message, f"`ocad registry list {name}` shows what there is")
+
+
 def is_deleted(storage: Storage, name: str, version: str) -> bool:
     """Whether a tombstone stands for it; its name alone counts."""
     kind = storage.kind(f"{name}/{DELETED}/{version}.json")
@@ -179,8 +183,7 @@ def is_deleted(storage: Storage, name: str, version: str) -> bool:
 def find_version(storage: Storage, name: str, version: str) -> Version:
     """The living version; raises `NotFound`, or `Corrupt` (`symlink`) when the way to it leads over a link."""
     if is_deleted(storage, name, version):
-        hint = f"`ocad registry list {name}` shows what there is"
-        raise NotFound(f"there is no version `{name}@{version}` any more", hint)
+        raise missing(name, f"there is no version `{name}@{version}` any more")
     return find_undeleted(storage, name, version)
 
 
@@ -188,8 +191,7 @@ def find_undeleted(storage: Storage, name: str, version: str, pinned: str | None
     """As `find_version`, for a version that is known to have no tombstone."""
     kind = storage.kind(f"{name}/{version}/{METADATA}")
     if kind is None:
-        hint = f"`ocad registry list {name}` shows what there is"
-        raise NotFound(f"there is no version `{name}@{version}`", hint)
+        raise missing(name, f"there is no version `{name}@{version}`")
     if kind == "link":
         raise Corrupt("symlink", f"`{name}@{version}` is, or lies behind, a symlink")
     return Version(storage, name, version, pinned)
@@ -203,7 +205,7 @@ def read_metadata(storage: Reader, name: str, version: str) -> Metadata:
     try:
         data = storage.read(f"{folder}/{METADATA}", documents.METADATA_LIMIT)
     except FileNotFoundError:
-        raise NotFound(f"there is no version {where}", f"`ocad registry list {name}` shows what there is") from None
+        raise missing(name, f"there is no version {where}") from None
     try:
         line = storage.read(f"{folder}/{DIGEST}", documents.DOCUMENT_LIMIT)
     except (FileNotFoundError, Corrupt):

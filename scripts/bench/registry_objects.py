@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +23,9 @@ from ocad_registry import Registry
 from ocad_registry.remotes import connect
 from registry import CACHE, NAME, Timing, digits, draft, measure, process
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = Path(os.environ.get("OCAD_SHARED_INFRA", ROOT.parent / "shared" / "infra")) / "s3.sh"
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from tests.registry.objects.servers import KEY, SECRET, s3proxy
+
 QUERY = "task = 'forecast' and metrics.val_loss < 0.1"
 BUCKET, ROUNDS, FILLERS = "bench", 2, 8
 NOTE = """\
@@ -63,29 +63,17 @@ def main() -> None:
 
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
-    """An s3proxy that the environment leads to; its jars are kept for the next run."""
-    jars = ROOT / ".cache" / "s3proxy"
-    jars.mkdir(parents=True, exist_ok=True)
-    (folder / "s3-s3proxy").mkdir()
-    for kept in jars.glob("jars-*"):
-        (folder / "s3-s3proxy" / kept.name).symlink_to(kept)
-    settings = {"S3_KIND": "s3proxy", "S3_HEAP": "1024m"}
-
-    def script(action: str) -> str:
-        command = ["bash", str(SCRIPT), action, str(folder)]
-        return subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=True).stdout
-
-    os.environ |= {
-        "AWS_ENDPOINT_URL": script("start").strip(),
-        "AWS_ACCESS_KEY_ID": "ocad",
-        "AWS_SECRET_ACCESS_KEY": "ocad-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    try:
+    """An s3proxy that the environment leads to, as the tests start it."""
+    os.environ["S3_HEAP"] = "1024m"
+    with s3proxy(folder) as address:
+        os.environ |= {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "NO_PROXY": "127.0.0.1",
+        }
         yield
-    finally:
-        script("stop")
 
 
 def fill(url: str, count: int) -> float:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from report import file_system, machine, write_section
-from serving.processes import Server
+from serving.ours import Ours
 
-from ocad.serving import find_onnxruntime, find_server
 from ocad_registry import (
     Artifact,
     DataReference,
@@ -38,7 +37,6 @@ from ocad_registry import (
 
 LIMIT_MS = 300.0
 MODELS = 100
-READY_S = 60.0
 LIST = "import sys; from ocad_registry import Registry; print(len(list(Registry(sys.argv[1]).list())))"
 
 
@@ -127,45 +125,10 @@ def spread(template: Path, root: Path, models: int, versions: int) -> Path:
 
 def start(root: Path, folder: Path) -> Start:
     """Starts the server on `root`, waits until it is ready, and ends it."""
-    command = [str(find_server()), "--registry", str(root), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
-    command += ["--onnxruntime", str(find_onnxruntime()), "--cache", str(folder / "verdicts"), "--log", "info"]
-    begun = time.perf_counter()
-    server = Server(command, folder / "server.log")
-    try:
-        address = ""
-        while not ready(address):
-            if time.perf_counter() - begun > READY_S:
-                raise RuntimeError(f"`ocad-server` was not ready in time: {server.log.read_text()[-2000:]}")
-            time.sleep(0.0005)
-            address = address or listening(server.log)
-        took = (time.perf_counter() - begun) * 1e3
+    with Ours(root, folder, log="info") as ours:
+        server = ours.server
         read = next(json.loads(line) for line in server.log.read_text().splitlines() if '"registry read"' in line)
-        return Start(took, read["seconds"] * 1e3, server.cpu_seconds() * 1e3, server.resident_mb())
-    finally:
-        server.stop()
-
-
-def listening(log: Path) -> str:
-    """The HTTP address of the server's first line, once it is there."""
-    first, complete, _ = log.read_text(encoding="utf-8").partition("\n")
-    return str(json.loads(first)["http"]) if complete else ""
-
-
-def ready(address: str) -> bool:
-    """Whether the server at `address` says that it is ready."""
-    import http.client
-
-    if not address:
-        return False
-    host, port = address.split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
-    try:
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+        return Start(ours.ready_ms, read["seconds"] * 1e3, server.cpu_seconds() * 1e3, server.resident_mb())
 
 
 def listed_ms(root: Path, folder: Path, versions: int) -> float:

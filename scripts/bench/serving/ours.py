@@ -17,9 +17,11 @@ TITLE = "ocad-server"
 class Ours:
     """A running `ocad-server`, ready; `ready_ms` is the time from its start to that."""
 
-    def __init__(self, registry: Path, cache: Path, *options: str, verdicts: str = "verdicts") -> None:
+    def __init__(
+        self, registry: Path, cache: Path, *options: str, verdicts: str = "verdicts", log: str = "warn"
+    ) -> None:
         command = [str(find_server()), "--registry", str(registry), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
-        command += ["--onnxruntime", str(find_onnxruntime()), "--cache", str(cache / verdicts), "--log", "warn"]
+        command += ["--onnxruntime", str(find_onnxruntime()), "--cache", str(cache / verdicts), "--log", log]
         started = time.perf_counter()
         self.server = Server([*command, *options], cache / "ocad-server.log")
         try:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from ocad.config import Settings
 from ocad.errors import ConfigError, DataError, UsageError, nearest
-from ocad.project import CATALOGUE, project_root
+from ocad.project import CATALOGUE, catalogue_files, project_root
 
 SUFFIXES = (".parquet", ".csv")
 CLICK_SUFFIXES = (".yzx", ".yzx.txt", ".libsvm", ".libfm", ".svm", ".svmlight")
@@ -95,7 +95,7 @@ class DataSource(Settings):
 
 def list_data() -> list[DataSource]:
     """Every set of the catalogue, by name; raises `ConfigError` naming a file that does not fit."""
-    return [_read(path) for path in sorted((project_root() / CATALOGUE).glob("*.yaml"))]
+    return [_read(path) for path in catalogue_files()]
 
 
 def find_data(reference: str) -> DataSource:
@@ -125,7 +125,7 @@ def _from_file(name: str) -> DataSource:
         label = "click" if ".yzx" in path.suffixes else "label"
         return DataSource(name=name, path=path.resolve(), kind="clicks", timestamp=None, label=label)
     if path.suffix not in SUFFIXES:
-        known = [file.stem for file in (project_root() / CATALOGUE).glob("*.yaml")]
+        known = [file.stem for file in catalogue_files()]
         raise UsageError(f"unknown data `{name}`", f"{nearest(name, known)} (or give a .parquet or .csv file)")
     has_rows = path.is_file() and path.stat().st_size  # else `read_frame` says what is wrong
     header = column_names(path) if has_rows else []

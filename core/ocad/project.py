@@ -9,6 +9,11 @@ CATALOGUE = Path("configs") / "data"
 """The folder of the data catalogue, under the project's root: one `NAME.yaml` for each set."""
 
 
+def catalogue_files() -> list[Path]:
+    """The files of the data catalogue, by name."""
+    return sorted((project_root() / CATALOGUE).glob("*.yaml"))
+
+
 def project_root() -> Path:
     """OCAD_HOME, else the nearest folder from here upwards with `configs/data`, else the checkout of this package."""
     home = os.environ.get("OCAD_HOME")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ocad.detection.detector import GAP_FACTOR, Series, SeriesDetector
 from ocad.errors import ConfigError
 from ocad_changepoint.config import CusumSettings
-from ocad_changepoint.level import MAD_TO_SIGMA, MovingLevel, Normal, column_medians
+from ocad_changepoint.level import MAD_TO_SIGMA, MovingLevel, Normal, column_medians, median_of
 from ocad_changepoint.peers import averages, common, common_point, remember_point
 from ocad_changepoint.sums import loss_sum, point_sum, window_sums
 
@@ -266,7 +266,7 @@ class ChangepointDetector(SeriesDetector):
     @property
     def _stale_us(self) -> float:
         """How old a peer's last row may be."""
-        return GAP_FACTOR * float(np.median(list(self.steps.values()))) if self.steps else math.inf
+        return GAP_FACTOR * median_of(list(self.steps.values())) if self.steps else math.inf
 
     def _columns(self, reduced: Floats, units: Sequence[float]) -> Floats:
         """What is summed up `(n, m + g)`: the metrics' deviations in their units, and those of the groups, clipped."""

@@ -42,7 +42,7 @@ def point_sum(
         return 0.0
     sums = list(accumulate(newest_first))
     if shortest > 1:
-        sums, drifts = [*sums[shortest - 1 :]] or [sums[-1]], drifts[shortest - 1 :]
+        sums, drifts = sums[shortest - 1 :] or [sums[-1]], drifts[shortest - 1 :]
     up: float = 0.0 if prompt and newest <= drift else max(map(sub, sums, drifts))
     down: float = -min(map(add, sums, drifts)) if down_too and not (prompt and -newest <= drift) else 0.0
     return max(up, down)

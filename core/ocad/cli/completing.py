@@ -77,9 +77,9 @@ def metrics(context: click.Context, _incomplete: str) -> Iterable[str]:
     """The metrics of the data set that `--data` names, else of the whole catalogue."""
     import yaml
 
-    from ocad.project import CATALOGUE, project_root
+    from ocad.project import catalogue_files
 
-    files = sorted((project_root() / CATALOGUE).glob("*.yaml"))
+    files = catalogue_files()
     named = str(context.params.get("data") or "").partition(":")[0]
     chosen = [file for file in files if file.stem == named] or files
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -94,9 +94,9 @@ def data(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 @_quietly
 def _data_sets(_context: click.Context, _incomplete: str) -> Iterable[str]:
-    from ocad.project import CATALOGUE, project_root
+    from ocad.project import catalogue_files
 
-    return sorted(file.stem for file in (project_root() / CATALOGUE).glob("*.yaml"))
+    return sorted(file.stem for file in catalogue_files())
 
 
 def _registry(context: click.Context) -> Registry:

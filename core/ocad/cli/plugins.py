@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from ocad.cli import completing
 from ocad.cli.output import emit, note, output_options, table
-from ocad.scaffold import TASKS
+from ocad.scaffold import TASKS, write_plugin
 
 
 @click.group()
@@ -93,17 +94,7 @@ def check(name: str, data: str | None, metric: str | None, work: Path | None) ->
 @output_options
 def new(name: str, task: str, folder: Path | None) -> None:
     """Write a package for a new plugin NAME: a small working model with its settings, graph and tests."""
-    from ocad.scaffold import write_plugin
-
     made = write_plugin(name, task, folder)
-    answer = {
-        "name": made.name,
-        "task": made.task,
-        "package": made.package,
-        "module": made.module,
-        "folder": str(made.folder),
-        "files": list(made.files),
-    }
     written = "\n".join(str(made.folder / file) for file in made.files)
     follows = f"pip install --no-deps -e {made.folder} && ocad plugins check {made.name}"
-    emit(answer, lambda: f"{written}\nnext     {follows}")
+    emit(asdict(made), lambda: f"{written}\nnext     {follows}")

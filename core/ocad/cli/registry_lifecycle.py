@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 import click
 
 from ocad.cli.options import open_registry, registry_option
 from ocad.cli.output import emit, output_options, table
-
-if TYPE_CHECKING:
-    from ocad_registry import Registry
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 24 * 3600.0, "w": 7 * 24 * 3600.0}
 
@@ -66,7 +62,7 @@ def gc(dry_run: bool, grace: float, registry: str | None) -> None:
 @output_options
 def copy(reference: str, other: str, with_parents: bool, registry: str | None) -> None:
     """Copy the version REFERENCE with its signatures into another registry, byte for byte; aliases stay behind."""
-    copied = open_registry(registry).copy(reference, _other(other), with_parents=with_parents)
+    copied = open_registry(registry).copy(reference, open_registry(other), with_parents=with_parents)
     rows = [(one.ref, "copied" if one.copied else "was there", one.files, size(one.size)) for one in copied]
     emit([one.to_json() for one in copied], lambda: table(("version", "", "files", "size"), rows))
 
@@ -142,12 +138,6 @@ def size(count: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def _other(place: str) -> Registry:
-    from ocad_registry import Registry
-
-    return Registry(place)
 
 
 def _shown(value: object) -> object:

@@ -182,11 +182,9 @@ def _lost_dominates(contrasts: Mapping[str, Contrast]) -> bool:
     if worst.lost - worst.lost_before >= _MOST_LOST:
         return True
     measured = [found for found in contrasts.values() if not found.counts_loss]
-    if (
-        measured and min(found.lost for found in measured) == 1
-    ):  # and nothing was known before: there is no level to shift
-        return True
-    others = max((found.distance for found in contrasts.values() if not found.counts_loss), default=0.0)
+    if measured and min(found.lost for found in measured) == 1:
+        return True  # and nothing was known before: there is no level to shift
+    others = max((found.distance for found in measured), default=0.0)
     return worst.lost_sigmas >= INVOLVED and worst.lost_sigmas > others
 
 

@@ -73,15 +73,16 @@ def measured_sizes(rows: pd.DataFrame, incidents: Sequence[Mapping[str, Any]]) -
 
 def last_seconds(path: Path, epoch: int) -> float:
     """When the last measurement of the probe's file was begun, in seconds since `epoch` (Unix nanoseconds)."""
-    return float(_read(path, epoch)["seconds"].iloc[-1])
+    return float(_read(path, epoch, last=True)["seconds"].iloc[-1])
 
 
-def _read(path: Path, epoch: int) -> pd.DataFrame:
-    """The probe's file, with the seconds since `epoch`; a last line that was not written to its end is left out."""
+def _read(path: Path, epoch: int, last: bool = False) -> pd.DataFrame:
+    """The probe's file, or its `last` row, with the seconds since `epoch`; a last line that is not whole is left out."""
     import pandas as pd
 
     text = path.read_text(encoding="utf-8")
-    measured = pd.read_json(StringIO(text[: text.rfind("}") + 1]), lines=True, dtype=False)
+    text = text[: text.rfind("}") + 1]
+    measured = pd.read_json(StringIO(text.rpartition("\n")[2] if last else text), lines=True, dtype=False)
     times = pd.to_datetime(measured["timestamp"], utc=True, format="ISO8601").dt.tz_localize(None)
     return measured.assign(seconds=(times.to_numpy("datetime64[us]").astype(np.int64) - epoch // 1000) / 1e6)
 

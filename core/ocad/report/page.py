@@ -138,7 +138,7 @@ def _level_changes(values: NDArray[np.float64]) -> list[int]:
     if len(values) > MOST_ROWS_LOOKED_BACK:
         return []
     positive = np.where(values > 0, values, np.nan)
-    skewed = (np.nanmin(positive, axis=0, initial=np.inf) > 0) & (np.nanmin(values, axis=0, initial=np.inf) > 0)
+    skewed = np.nanmin(values, axis=0, initial=np.inf) > 0
     return change_points(np.where(skewed, np.log(positive), values))
 
 

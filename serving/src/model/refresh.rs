@@ -77,19 +77,21 @@ impl Catalog {
         let opened = self.store.look().and_then(|()| index::open(&*self.store)).and_then(|()| self.names());
         let names = match opened {
             Ok(names) => names,
-            Err(refusal) => return self.refuse(refusal),
+            Err(refusal) => {
+                self.refuse(refusal);
+                return self.publish_gauges();
+            }
         };
         let before = self.snapshot();
         let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
         let mut failed = read.iter().filter_map(|(_, index)| index.as_ref().err());
         let unanswered = failed.find(|refusal| refusal.kind == Verdict::Unreachable).cloned();
-        let versions: usize =
-            read.iter().filter_map(|(_, index)| index.as_ref().ok()).map(|index| index.versions.len()).sum();
         let known: HashSet<&String> = names.iter().collect();
         self.forget(before.models.keys().filter(|name| !known.contains(name)));
         drop(before);
         let first = locked(&self.required).is_none();
         if first {
+            let versions: usize = read.iter().flat_map(|(_, index)| index).map(|index| index.versions.len()).sum();
             tracing::info!(models = names.len(), versions, seconds = started.elapsed().as_secs_f64(), "registry read");
         }
         self.settle(read);
@@ -108,8 +110,6 @@ impl Catalog {
             tracing::error!(%refusal, "the registry cannot be read, so everything stays as it was");
         }
         *refused = Some(refusal);
-        drop(refused);
-        self.publish_gauges();
     }
 
     /// Takes note that the registry was read, with its models `names`.

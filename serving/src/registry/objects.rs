@@ -1,7 +1,7 @@
 //! A registry in an object store: listed as a whole at each look, its documents read once for each `ETag`, its payload
 //! through the local read cache.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::manifest::{DOCUMENT_LIMIT, FileEntry, METADATA_LIMIT};
 use super::names;
 use super::refusal::{Kind as Verdict, Read, Refusal};
 use super::remote::{Place, explained};
-use super::store::{Documents, Kind, Listed, Payload, Store, confirm, oversized};
+use super::store::{Documents, Kind, Listed, Payload, Store, confirm, confirm_size, oversized};
 use crate::error::{Error, Result};
 
 /// A file is fetched in pieces of this size, so that a cut connection costs one of them.
@@ -110,9 +110,8 @@ impl Objects {
         let folders = found.common_prefixes.iter().filter_map(name).map(listed(Kind::Folder));
         let files = found.objects.iter().filter_map(|object| name(&object.location)).map(listed(Kind::File));
         // where a name is both, it is a file, as it is for the Python side
-        let kinds: HashMap<String, Kind> = folders.chain(files).collect();
-        let mut listed: Vec<Listed> = kinds.into_iter().map(|(name, kind)| Listed { name, kind }).collect();
-        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let kinds: BTreeMap<String, Kind> = folders.chain(files).collect();
+        let listed: Vec<Listed> = kinds.into_iter().map(|(name, kind)| Listed { name, kind }).collect();
         for object in &found.objects {
             if let (Some(name), Some(tag)) = (name(&object.location), object.e_tag.clone()) {
                 view.tags.insert(joined(folder, &name), tag);
@@ -150,10 +149,7 @@ impl Objects {
         let mut start = 0;
         loop {
             let (chunk, object) = self.piece(&key, start, file)?;
-            if object.size != file.size {
-                let detail = format!("`{}` has {} bytes, not {}", file.path, object.size, file.size);
-                return Err(Refusal::new(Verdict::Size, detail));
-            }
+            confirm_size(file, object.size)?;
             stream.write_all(&chunk)?;
             start += CHUNK;
             if start >= file.size {
@@ -261,8 +257,11 @@ impl Store for Objects {
     fn kind(&self, path: &str) -> io::Result<Option<Kind>> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let view = self.view();
-        let listed = view.folders.get(folder).and_then(|listed| listed.iter().find(|entry| entry.name == name));
-        Ok(listed.map(|entry| entry.kind))
+        let kind = view.folders.get(folder).and_then(|listed| {
+            let place = listed.binary_search_by(|entry| entry.name.as_str().cmp(name)).ok()?;
+            Some(listed[place].kind)
+        });
+        Ok(kind)
     }
 
     fn read(&self, path: &str, limit: u64) -> Read<Vec<u8>> {

@@ -85,12 +85,18 @@ pub trait Store: Send + Sync {
     fn watchable(&self) -> Option<&Path>;
 }
 
-/// Refuses a file of these `facts` unless it is the one that `file` lists.
-pub fn confirm(file: &FileEntry, facts: &Facts) -> Read<()> {
-    if facts.size != file.size {
-        let detail = format!("`{}` has {} bytes, not {}", file.path, facts.size, file.size);
+/// Refuses a file of `size` bytes unless it is as large as `file` says.
+pub fn confirm_size(file: &FileEntry, size: u64) -> Read<()> {
+    if size != file.size {
+        let detail = format!("`{}` has {size} bytes, not {}", file.path, file.size);
         return Err(Refusal::new(Verdict::Size, detail));
     }
+    Ok(())
+}
+
+/// Refuses a file of these `facts` unless it is the one that `file` lists.
+pub fn confirm(file: &FileEntry, facts: &Facts) -> Read<()> {
+    confirm_size(file, facts.size)?;
     if facts.sha256 != file.sha256 {
         let detail = format!("`{}` is not what was published (sha256 differs)", file.path);
         return Err(Refusal::new(Verdict::Digest, detail));

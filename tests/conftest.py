@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -23,15 +24,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["OCAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+def lacking(message: str) -> NoReturn:
+    """Skips what needs something that is not here; fails it under OCAD_REQUIRE_SHARED=1."""
+    if os.environ.get("OCAD_REQUIRE_SHARED") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets beside the checkout; skips where it is absent and not required."""
     folder = Path(os.environ.get("OCAD_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        message = f"no shared data at {folder}: set OCAD_SHARED_DATA"
-        if os.environ.get("OCAD_REQUIRE_SHARED") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking(f"no shared data at {folder}: set OCAD_SHARED_DATA")
     return folder
 
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.registry.writers import draft
 
-from ocad_registry import Draft, GateResult, PluginReference, Registry
+from ocad_registry import Registry
 
 COUNT = 53
 
@@ -19,13 +20,10 @@ COUNT = 53
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry of 53 versions of `m`."""
     folder = tmp_path_factory.mktemp("pages") / "models"
-    gate = GateResult(name="skill", metric="skill", op=">", threshold=0, observed=1, passed=True)
-    plugin = PluginReference(name="tcn", version="0.1.0", package="ocad")
-    draft = Draft(name="m", plugin=plugin, task="forecast", metrics={"skill": 1}, gates=[gate])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         for _ in range(COUNT):
-            Registry(folder).publish(draft, [])
+            Registry(folder).publish(draft(), [])
     return folder
 
 

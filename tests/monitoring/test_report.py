@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import lacking
 from tests.monitoring.conftest import session_of
 
 from ocad.detection.incidents import Incident
@@ -42,10 +42,7 @@ def chromium() -> str:
         made = subprocess.run(["bash", str(RECIPE)], capture_output=True, text=True, check=False)
         found = made.stdout.strip().splitlines()[-1] if made.returncode == 0 else None
     if found is None:
-        message = "no chromium here: install the package `chromium`"
-        if os.environ.get("OCAD_REQUIRE_SHARED") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("no chromium here: install the package `chromium`")
     return found
 
 

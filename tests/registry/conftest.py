@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,28 @@ from ocad_registry import Artifact, Draft, GateResult, Parity, PluginReference, 
 
 DraftMaker = Callable[..., Draft]
 Publisher = Callable[..., Version]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def counts_of(script: str, registry: Path, rounds: int, seed: int, timeout: float) -> dict[str, Any]:
+    """What `tests/registry/SCRIPT.py` counts in so many rounds; it asserts itself what must hold in each."""
+    command = [sys.executable, "-m", f"tests.registry.{script}", str(registry), str(rounds), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr
+    counts: dict[str, Any] = json.loads(done.stdout)
+    print(counts)
+    return counts
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "models", by="ops@example")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Registry:
+    """Another registry, to copy into."""
+    return Registry(tmp_path / "other")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Writers of every kind, killed at random moments: `python killed.py ROOT KILLS SEED`; prints its counts as JSON.
+"""Writers of every kind, killed at random moments: `python -m tests.registry.killed ROOT KILLS SEED`; prints its counts as JSON.
 
 Each round two processes publish, promote, roll back, delete, collect garbage, import and copy, and tell before and after each
 step; both are killed (SIGKILL) in the midst of their work. Then everything that was acknowledged must be there, nothing half
@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from ocad_registry import AliasEntry, Artifact, Draft, GateResult, PluginReference, Registry, RegistryError
+from tests.registry.writers import NAME, draft
 
-NAME, FOREIGN, ALIAS = "m", "foreign", "production"
+from ocad_registry import AliasEntry, Artifact, Registry, RegistryError
+
+FOREIGN, ALIAS = "foreign", "production"
 MOST_STEPS = 4
 Tell = Callable[[str], object]
 
@@ -50,12 +52,6 @@ class Ledger:
                 self.deleted.add(what[0])
             elif step == "moved":
                 self.moves[int(what[0])] = what[1]
-
-
-def draft(name: str = NAME) -> Draft:
-    gate = GateResult(name="skill", metric="skill", op=">", threshold=0, observed=1, passed=True)
-    plugin = PluginReference(name="tcn", version="0.1.0", package="ocad")
-    return Draft(name=name, plugin=plugin, task="forecast", metrics={"skill": 1}, gates=[gate])
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""A deleter, a promoter and a reader on one version, round after round: `python racers.py ROOT ROUNDS SEED`.
+"""A deleter, a promoter and a reader on one version, round after round: `python -m tests.registry.racers ROOT ROUNDS SEED`.
 
 Each round publishes a version; the deleter and the promoter start on it at the same moment, or a seeded fraction of a few
 milliseconds apart. Prints its counts; any broken promise ends it with an assertion.
@@ -15,16 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ocad_registry import Draft, GateResult, PluginReference, Registry, RegistryError
+from tests.registry.writers import NAME, draft
 
-NAME, ALIAS = "m", "production"
+from ocad_registry import Registry, RegistryError
+
+ALIAS = "production"
 SPREAD = 0.006
-
-
-def draft() -> Draft:
-    gate = GateResult(name="skill", metric="skill", op=">", threshold=0, observed=1, passed=True)
-    plugin = PluginReference(name="tcn", version="0.1.0", package="ocad")
-    return Draft(name=NAME, plugin=plugin, task="forecast", metrics={"skill": 1}, gates=[gate])
 
 
 def work(kind: str, root: str, start: Any, orders: Any, answers: Any) -> None:

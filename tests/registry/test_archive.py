@@ -23,11 +23,6 @@ from .conftest import DraftMaker, Publisher
 Edit = Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "other")
-
-
 def test_the_same_version_gives_the_same_bytes_and_comes_back_whole(
     registry: Registry, publish: Publisher, target: Registry, tmp_path: Path
 ) -> None:

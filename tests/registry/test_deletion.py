@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ocad_registry import InUse, InvalidName, NotFound, Parent, Registry, RegistryError, VersionExists
 
-from .conftest import DraftMaker, Publisher
-
-RACERS = Path(__file__).with_name("racers.py")
+from .conftest import DraftMaker, Publisher, counts_of
 
 
 def test_a_deleted_version_is_gone_from_every_answer_and_its_number_never_comes_back(
@@ -113,12 +109,7 @@ def test_an_open_file_of_a_collected_version_stays_readable_and_others_are_clear
 
 
 def race(tmp_path: Path, rounds: int) -> dict[str, int]:
-    command = [sys.executable, str(RACERS), str(tmp_path / "models"), str(rounds), "20260102"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    counts: dict[str, int] = json.loads(done.stdout)
-    print(counts)
-    return counts
+    return counts_of("racers", tmp_path / "models", rounds, 20260102, timeout=280)
 
 
 def check_race(counts: dict[str, int], rounds: int) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-KILLED = Path(__file__).with_name("killed.py")
+from .conftest import counts_of
+
 STEPS = ("published", "moved", "deleted", "collected", "imported", "copied", "refused")
 
 
 def kill(folder: Path, kills: int) -> dict[str, Any]:
-    """The counts of so many kills; the script itself asserts what must hold after each."""
-    command = [sys.executable, str(KILLED), str(folder / "models"), str(kills), "20260103"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
-    assert done.returncode == 0, done.stderr
-    counts: dict[str, Any] = json.loads(done.stdout)
-    print(counts)
+    """The counts of so many kills."""
+    counts = counts_of("killed", folder / "models", kills, 20260103, timeout=1500)
     assert counts["kills"] == kills
     assert counts["interrupted"] > 0, "no kill ever hit a writer at work"
     return counts

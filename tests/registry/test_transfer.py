@@ -15,6 +15,7 @@ import pytest
 from ocad_registry import Artifact, Corrupt, NotFound, Parent, Registry, VersionExists
 
 from .conftest import DraftMaker, Publisher
+from .test_golden_vectors import contents
 
 COPY = """
 import sys
@@ -22,15 +23,6 @@ from ocad_registry import Registry
 source, target, reference = sys.argv[1:]
 print([copied.to_json() for copied in Registry(source).copy(reference, Registry(target), with_parents=True)])
 """
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "other")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_copy_is_the_same_byte_for_byte(registry: Registry, publish: Publisher, target: Registry) -> None:

@@ -19,10 +19,10 @@ NAME = "m"
 PAYLOAD = bytes(range(256)) * 1024
 
 
-def draft() -> Draft:
+def draft(name: str = NAME) -> Draft:
     gate = GateResult(name="skill", metric="skill", op=">", threshold=0, observed=1, passed=True)
     plugin = PluginReference(name="tcn", version="0.1.0", package="ocad")
-    return Draft(name=NAME, plugin=plugin, task="forecast", metrics={"skill": 1}, gates=[gate])
+    return Draft(name=name, plugin=plugin, task="forecast", metrics={"skill": 1}, gates=[gate])
 
 
 def artifacts() -> list[Artifact]:

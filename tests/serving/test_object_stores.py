@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.registry.objects.faults import Fault, FaultyProxy, Request
+from tests.registry.objects.faults import Fault, FaultyProxy, Request, hang_up
 from tests.serving import graphs
 from tests.serving.conftest import Launch
 from tests.serving.registries import flip, publish
@@ -148,22 +148,14 @@ def test_a_store_that_is_down_is_told_and_waited_for(
     server = start(moto_url)
     assert server.metrics()["ocad_server_registry_up"] == 1
 
-    down = True
-
-    def fault(request: Request) -> Fault | None:
-        def hang_up() -> None:
-            raise ConnectionResetError
-
-        return Fault(before=hang_up) if down else None
-
-    proxy.fault = fault
+    proxy.fault = lambda request: Fault(before=hang_up)
     wait_for(lambda: "registry.json" in problems(server), "the outage to be told", 60)
     ready = server.get("/v2/health/ready")
     assert ready.status == 200, "it goes on serving"
     assert "unreachable" in ready.json()["problems"]["registry.json"]
     assert server.metrics()["ocad_server_registry_up"] == 0
     assert served(server) == ("1.0.0", 1.0)
-    down = False
+    proxy.fault = lambda request: None
     Registry(moto_url).promote("scale@1.1.0", "production")
     wait_until_served(server, "1.1.0")
     wait_for(lambda: problems(server) == {}, "the end of the outage to be told", 30)

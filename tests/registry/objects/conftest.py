@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.conftest import lacking
 from tests.registry.objects.faults import FaultyProxy
 from tests.registry.objects.servers import KEY, SCRIPT, SECRET, moto, s3proxy
 from tests.registry.writers import artifacts, draft
@@ -29,10 +29,7 @@ def s3proxy_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [] if SCRIPT.is_file() else [str(SCRIPT)]
     )
     if missing:
-        message = f"s3proxy needs {', '.join(missing)}"
-        if os.environ.get("OCAD_REQUIRE_SHARED") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking(f"s3proxy needs {', '.join(missing)}")
     with s3proxy(tmp_path_factory.mktemp("s3")) as address:
         yield address
 

@@ -28,6 +28,11 @@ class Fault(NamedTuple):
     after: Callable[[], None] | None = None
 
 
+def hang_up() -> None:
+    """As `before` or `after` of a fault: the proxy drops the connection without an answer."""
+    raise ConnectionAbortedError
+
+
 class FaultyProxy:
     """Forwards to `upstream` on a free port of its own; `fault(request)` says what goes wrong (None: nothing)."""
 
@@ -52,11 +57,11 @@ class FaultyProxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def arrived(self, method: str, path: str) -> tuple[Request, Fault | None]:
+    def arrived(self, method: str, path: str) -> Fault | None:
         with self._lock:
             request = Request(len(self.requests) + 1, method, path)
             self.requests.append(request)
-            return request, self.fault(request)
+            return self.fault(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        _, fault = self.server.proxy.arrived(self.command, self.path)
+        fault = self.server.proxy.arrived(self.command, self.path)
         if fault and fault.before:
             fault.before()
         if fault and fault.status:

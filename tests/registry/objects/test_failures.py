@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.registry.conftest import DraftMaker, Publisher
-from tests.registry.objects.faults import Fault, FaultyProxy, Request
+from tests.registry.objects.faults import Fault, FaultyProxy, Request, hang_up
 
 from ocad_registry import Artifact, Registry, StorageFailed
 from ocad_registry.remotes import ATTEMPTS
@@ -195,8 +195,3 @@ def test_two_writers_in_each_others_way(proxy: FaultyProxy, registry: Registry, 
 
     proxy.fault = conflict
     assert registry.promote(publish().ref, "production").number == 1
-
-
-def hang_up() -> None:
-    """The proxy drops the connection without an answer."""
-    raise ConnectionAbortedError

@@ -20,7 +20,7 @@ from ocad.errors import DataError, OcadError, UsageError
 from ocad.probe import testbed
 from ocad.probe.load import batches, link_of, offered_share
 from ocad.probe.recording import Recorder, assemble
-from ocad.probe.schedule import KINDS, LINKS, IncidentKind, make_schedule, read_schedule
+from ocad.probe.schedule import LINKS, IncidentKind, make_schedule, read_schedule
 from ocad.probe.steps import METRICS, measured_sizes, step_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_incidents_never_overlap_and_are_rare(seed: int, slots: int, slot: float
         assert times[0] > 0
         assert times[-1] < slots * slot
         kinds = Counter(incident.kind for incident in link.incidents)
-        assert set(kinds) == set(KINDS)
+        assert set(kinds) == set(SIZES)
         assert max(kinds.values()) - min(kinds.values()) <= 1
         assert sum(one.end_s - one.start_s for one in link.incidents) < 0.16 * slots * slot
     assert len({link.incidents for link in schedule.links}) == len(LINKS)
@@ -74,10 +74,11 @@ def test_a_missing_schedule_says_how_to_write_one(tmp_path: Path) -> None:
     assert str(error.value) == f"no schedule `{tmp_path / 'none.json'}`: write one with `--plan` and commit it"
 
 
-def test_the_committed_schedule_is_the_one_its_seed_gives() -> None:
-    schedule = read_schedule(RECORDED / "schedule.json")
-    plan = runpy.run_path(str(SCRIPT))
-    assert make_schedule(plan["SEED"], plan["DURATION_S"], plan["SIZES"], plan["SLOTS"]) == schedule
+@pytest.mark.parametrize("recording", ["oran_testbed", "oran_testbed_2", "oran_testbed_3"])
+def test_the_committed_schedule_is_the_one_its_seed_gives(recording: str) -> None:
+    schedule = read_schedule(ROOT / "data" / recording / "schedule.json")
+    plan = runpy.run_path(str(SCRIPT))["PLANS"][recording]
+    assert make_schedule(plan.seed, plan.duration_s, plan.sizes, plan.slots, plan.links) == schedule
 
 
 def test_cross_traffic_offers_what_the_schedule_says() -> None:

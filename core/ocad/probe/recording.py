@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ocad.errors import DataError, OcadError
 from ocad.probe.schedule import Incident, Link, Schedule
 from ocad.probe.steps import METRICS, last_seconds, step_rows
@@ -33,6 +35,9 @@ INCIDENTS_FILE = "incidents.json"
 """Beside the probes' files: the incidents carried out so far."""
 START_FILE = "start.json"
 """Beside the probes' files: what was known when the schedule's clock was set."""
+
+COURSE_STEP_S = 3.0
+"""How often a drift or a flapping loss takes its next step."""
 
 Action = Callable[[], None]
 
@@ -121,8 +126,10 @@ class Recorder:
         for link in self.schedule.links:
             for incident in link.incidents:
                 row = {"endpoint": link.endpoint, "kind": incident.kind, "size": incident.size}
-                steps.append((incident.start_s, partial(self._begin, testbeds[link.endpoint], incident, row)))
-                steps.append((incident.end_s, partial(self._end, testbeds[link.endpoint], incident, row)))
+                testbed = testbeds[link.endpoint]
+                steps.append((incident.start_s, partial(self._begin, testbed, incident, row)))
+                steps += course(testbed, incident)
+                steps.append((incident.end_s, partial(self._end, testbed, incident, row)))
         for seconds, action in sorted(steps, key=lambda step: step[0]):
             self._wait_until(seconds)
             action()
@@ -134,7 +141,7 @@ class Recorder:
         row["start_s"] = self._now()
         if incident.kind == "congestion":
             testbed.shape(testbed.link.traffic.base_share / incident.size)
-        elif incident.kind == "loss":
+        elif incident.kind in ("loss", "flapping_loss"):
             testbed.lose(incident.size)
         elif incident.kind == "busy":
             testbed.keep_busy([sys.executable, "-S", "-c", "while True: pass"], incident.size)
@@ -143,9 +150,9 @@ class Recorder:
         self.executed.append(row)
 
     def _end(self, testbed: Testbed, incident: Incident, row: dict[str, Any]) -> None:
-        if incident.kind == "congestion":
+        if incident.kind in ("congestion", "drift"):
             testbed.shape()
-        elif incident.kind == "loss":
+        elif incident.kind in ("loss", "flapping_loss"):
             testbed.lose(0.0)
         elif incident.kind == "busy":
             testbed.leave_idle()
@@ -160,6 +167,27 @@ class Recorder:
 
     def _wait_until(self, seconds: float) -> None:
         time.sleep(max(0.0, seconds - (time.monotonic_ns() - self._start) / 1e9))
+
+
+def course(testbed: Testbed, incident: Incident) -> list[tuple[float, Action]]:
+    """What happens inside an incident that does not stay as it began: seconds from the recording's start, and the action.
+
+    A drift lowers the rate in equal steps of utilisation; a flapping loss ends and comes back in turns.
+    """
+    times = np.arange(incident.start_s + COURSE_STEP_S, incident.end_s - COURSE_STEP_S / 2, COURSE_STEP_S)
+    if incident.kind == "drift":
+        usual = testbed.link.traffic.base_share
+        shares = usual + (incident.size - usual) * np.arange(1, len(times) + 1) / max(1, len(times))
+        return [
+            (when, partial(testbed.shape, usual / share))
+            for when, share in zip(times.tolist(), shares.tolist(), strict=True)
+        ]
+    if incident.kind == "flapping_loss":
+        return [
+            (when, partial(testbed.lose, incident.size if turn % 2 else 0.0))
+            for turn, when in enumerate(times.tolist())
+        ]
+    return []
 
 
 def assemble(schedule: Schedule, folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from ocad.config import Settings
 from ocad.errors import DataError
 
-IncidentKind = Literal["congestion", "burst", "busy", "loss", "flap"]
+IncidentKind = Literal["congestion", "burst", "busy", "loss", "flap", "drift", "flapping_loss"]
 KINDS: tuple[IncidentKind, ...] = get_args(IncidentKind)
 LENGTHS_S: Mapping[IncidentKind, tuple[float, float]] = {
     "congestion": (7.0, 14.0),
@@ -21,6 +21,8 @@ LENGTHS_S: Mapping[IncidentKind, tuple[float, float]] = {
     "busy": (7.0, 14.0),
     "loss": (7.0, 14.0),
     "flap": (1.2, 2.8),
+    "drift": (60.0, 100.0),
+    "flapping_loss": (40.0, 80.0),
 }
 """The shortest and the longest incident of each kind."""
 
@@ -54,7 +56,8 @@ class Incident(Settings):
     """What the labels mark, and its `size`.
 
     congestion, burst: the utilisation that the link's usual load then makes, by a lower rate or by further cross traffic ·
-    busy: the share of a CPU that the far end and a hog beside it get together · loss: the share of packets dropped · flap: 0.
+    busy: the share of a CPU that the far end and a hog beside it get together · loss: the share of packets dropped · flap: 0
+    · drift: the utilisation that a slowly falling rate reaches · flapping_loss: the share dropped every other few seconds.
     """
 
     start_s: float
@@ -113,8 +116,8 @@ def make_schedule(
 ) -> Schedule:
     """A schedule of `duration` seconds with `slots` incidents on each link: the same seed gives the same one.
 
-    Incidents take turns in equal slots, so none overlap on a link and every part of the recording has each kind; each
-    takes one of the `sizes` of its kind.
+    Incidents of the kinds in `sizes` take turns in equal slots, so none overlap on a link and every part of the recording
+    has each kind; each takes one of the sizes of its kind.
     """
     planned = tuple(
         link.model_copy(
@@ -140,10 +143,11 @@ def _incidents(
     source: random.Random, duration: float, sizes: Mapping[IncidentKind, tuple[float, ...]], slots: int
 ) -> tuple[Incident, ...]:
     width = duration / slots
+    kinds = tuple(sizes)
     order: list[IncidentKind] = []
     while len(order) < slots:
-        order += source.sample(KINDS, len(KINDS))
-    levels = {kind: _turns(source, sizes[kind], slots) for kind in KINDS}
+        order += source.sample(kinds, len(kinds))
+    levels = {kind: _turns(source, sizes[kind], slots) for kind in kinds}
     return tuple(
         _incident(source, kind, levels[kind].pop(), width * index, width) for index, kind in enumerate(order[:slots])
     )

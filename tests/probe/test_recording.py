@@ -226,7 +226,7 @@ def test_the_recording_is_whole() -> None:
     assert (RECORDED / "trace.parquet").stat().st_size < 4_000_000
     assert rows.groupby("endpoint")["timestamp"].apply(lambda times: times.is_monotonic_increasing).all()
     assert len(rows) == about["rows"] == int(about["cut_short_at_s"]) * len(schedule.links) == 7195 * 4
-    assert set(rows.loc[rows["label"] == 1, "kind"]) == set(KINDS)
+    assert set(rows.loc[rows["label"] == 1, "kind"]) == set(SIZES)
     assert set(rows.loc[rows["label"] == 0, "kind"]) == {""}
     assert rows["label"].mean() <= 0.10
     test = [one for one in about["incidents"] if one["start_s"] >= schedule.split.test * schedule.duration_s]

@@ -16,12 +16,16 @@ SERVER_SOURCES := $(shell find serving/src serving/proto serving/build.rs servin
 CPU_THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # forecasters behind a detector see no incident, and no row that it is measured on
 FIRST_PARTS := --set windows.train=0.4 --set windows.validation=0.2 --set windows.incidents=false
-SHARED_DATA := $(or $(OCAD_SHARED_DATA),$(CURDIR)/../shared/data)
 
-.PHONY: help setup demo demo-detection test test-slow check fix bench bench-detection bench-serving serve clean lock
+.PHONY: help tools setup demo demo-detection test test-slow check fix bench bench-detection bench-serving serve clean lock
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(STAMP) $(SERVER): | tools
+
+tools:
+	@scripts/system_tools.sh
 
 setup: $(STAMP) $(SERVER) ## Make the environment in .venv and build the server
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from hypothesis import settings
+from tests.needs import lacking, require, skipped_for
 
 settings.register_profile("ocad", deadline=None)  # the machine may be busy
 settings.load_profile("ocad")
@@ -24,11 +26,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["OCAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def lacking(message: str) -> NoReturn:
-    """Skips what needs something that is not here; fails it under OCAD_REQUIRE_SHARED=1."""
-    if os.environ.get("OCAD_REQUIRE_SHARED") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+def pytest_configure() -> None:
+    """Takes Ctrl-C again where a shell's `&` or nohup left it ignored: tests send it to themselves and to their children."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: skips or fails what is marked to need something that is not here."""
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            require(tool)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """After pytest's own summary, as the last line: how many tests were skipped for want of which tool."""
+    result = yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker of xdist: its parent writes
+        return result
+    reports = reporter.stats.get("skipped", [])
+    if found := skipped_for(str(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)):
+        counts = ", ".join(f"{tool} {count}" for tool, count in sorted(found.items()))
+        reporter.write_line(f"skipped for want of tools: {found.total()} ({counts})")
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,26 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from ocad.errors import ConfigError, nearest
+from ocad.yamls import NOT_YAML, load_yaml
 
 
 class Settings(BaseModel):
-    """Base of every configuration model: frozen, and an unknown key is an error."""
+    """Base of every configuration model: frozen, an unknown key is an error, and a number or `true` may stand for text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _written(cls, value: Any, info: ValidationInfo) -> Any:
+        """`positive: true` means the text `true` where the field is text."""
+        if not isinstance(value, bool) or info.field_name is None:
+            return value
+        kind = cls.model_fields[info.field_name].annotation
+        return str(value).lower() if kind in (str, str | None) else value
 
 
 class GateSettings(Settings):
@@ -36,10 +46,6 @@ class PluginConfig(Settings):
 
 
 Config = TypeVar("Config", bound=PluginConfig)
-
-
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What the YAML reader raises: ValueError for impossible dates, numbers and encodings, RecursionError for deep nesting."""
 
 
 def load_config(model: type[Config], file: Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -64,10 +70,10 @@ def dump_config(config: BaseModel, extra: Mapping[str, Any] | None = None) -> st
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = load_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file `{file}`", "check the path given to `--config`") from None
-    except (OSError, *_NOT_YAML) as error:
+    except (OSError, *NOT_YAML) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read the configuration `{file}` ({reason})", "correct the YAML") from None
     if values is None:
@@ -83,8 +89,8 @@ def _assign(values: dict[str, Any], override: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"cannot read `--set {override}`", "write it as `--set section.key=value`")
     try:
-        value = yaml.safe_load(text)
-    except _NOT_YAML:
+        value: Any = load_yaml(text)
+    except NOT_YAML:
         raise ConfigError(f"the value in `--set {override}` is not YAML", "quote it") from None
     for key in keys[:-1]:
         child = values.get(key)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ocad.catalogue import DataSource
     from ocad.config import PluginConfig
     from ocad.protocols import Arrays, Detector, Predictor, Progress
-    from ocad_registry import Registry, Signature
+    from ocad_registry import Registry, Signature, Version
 
 HOOK_API_VERSION = 1
 """The version of the hook contract; a plugin built for another one is skipped and shown in `ocad plugins list`."""
@@ -34,6 +34,10 @@ class PluginInfo:
     api_version: int = HOOK_API_VERSION
 
 
+def _no_plugin(name: str) -> Any:
+    raise LookupError(f"there is no host to ask for the plugin `{name}`")
+
+
 @dataclass(frozen=True, slots=True)
 class HostContext:
     """What every hook can reach: the registry and the other registered models."""
@@ -41,6 +45,8 @@ class HostContext:
     registry: Registry
     load: Callable[[str], Predictor | Detector]
     """`load("name@version")` loads any registered version through the plugin that its metadata names."""
+    other_plugin: Callable[[str], Any] = field(default=_no_plugin, kw_only=True)
+    """`other_plugin("name")` is another installed plugin, to be asked for what it offers to others (`ocad_new_detector`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,10 @@ class RunContext(HostContext):
     seed: int
     progress: Progress
     resume: bool = False
+    version: Version | None = None
+    """The registered version that is measured again: it reads the rows with what it was fitted with, and nothing is fitted."""
+    part: str = "test"
+    """With `version`: which rows, `train`, `validation`, `test` or `all`; they are prepared as the split `test`."""
     epoch_ended: Callable[[int, Mapping[str, float]], None] = lambda epoch, metrics: None
     """Called by the training loop after each epoch; fires the event `ocad_epoch_ended`."""
 

@@ -77,3 +77,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean `{close[0]}`?"
     return "known: " + ", ".join(f"`{option}`" for option in options) if options else "none is known here"
+
+
+def printable(text: str) -> str:
+    """`text` on one line as a terminal may show it: what does not print is escaped, so that no name forges a line or colour."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -6,11 +6,13 @@ exported graph. An exception that is not an `OcadError` is reported with the plu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -76,6 +78,14 @@ class PluginHooks:
         self, context: HostContext, model: Predictor | Detector, frame: pd.DataFrame
     ) -> NDArray[np.float64] | None:
         """One score per row of `frame` (DESIGN §7); higher is more anomalous, always."""
+
+    @hookspec(firstresult=True)
+    def ocad_new_detector(self, metrics: Sequence[str]) -> Detector | None:
+        """A detector of `metrics` with the plugin's default settings, not fitted, for a plugin that combines several."""
+
+    @hookspec(firstresult=True)
+    def ocad_read_detector(self, value: Mapping[str, Any]) -> Detector | None:
+        """The detector that its `to_json` wrote."""
 
 
 class EventHooks:

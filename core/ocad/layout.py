@@ -29,8 +29,13 @@ def write_poc_layout(version: Version, run: Path, folder: Path) -> list[Path]:
     `results/onnx_verification.json` (parity) and `results/plots/*.png`; files of an earlier run are replaced.
     """
     manifest = version.manifest
+    # a model that was trained again on all rows is the one that is served
+    refitted = run / "refit" / "checkpoints" / "best.pth"
     copies = {
-        run / "checkpoints" / "best.pth": folder / "models" / "checkpoints" / f"{manifest.plugin.name}_best.pth",
+        refitted if refitted.is_file() else run / "checkpoints" / "best.pth": folder
+        / "models"
+        / "checkpoints"
+        / f"{manifest.plugin.name}_best.pth",
         run / "log.csv": folder / "logs" / "training_log.csv",
         **{plot: folder / "results" / "plots" / plot.name for plot in sorted((run / "plots").glob("*.png"))},
     }

@@ -75,9 +75,12 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
     write_json(run / RESULT_FILE, result.to_json())
     for registered in (version, *also):
         host.fire("ocad_version_registered", version=registered)
-        if request.promote and registered.manifest.passed:
-            entry = registry.promote(registered.ref, request.promote)
-            host.fire("ocad_alias_moved", name=registered.name, alias=request.promote, entry=entry)
+    if request.promote and all(registered.manifest.passed for registered in (version, *also)):
+        registry.promote(version.ref, request.promote)
+        for moved in (version, *also):  # the children go along
+            if registry.aliases(moved.name).get(request.promote) == moved.version:
+                entry = registry.history(moved.name, request.promote)[-1]
+                host.fire("ocad_alias_moved", name=moved.name, alias=request.promote, entry=entry)
     return result
 
 
@@ -162,7 +165,8 @@ def refuse_non_finite(plugin: Plugin, metrics: Mapping[str, float]) -> None:
 def prove_parity(plugin: Plugin, context: RunContext, trained: Trained, export: Export) -> tuple[Export, Parity | None]:
     """Measures the exported graph against `ocad_reference`; the samples are stored with the version as evidence.
 
-    Returns the export with the samples' file added, and the parity; None for a version without a graph.
+    Returns the export with the samples' file added and its signature saying whether rows may share a run, and the parity;
+    None for a version without a graph.
     """
     graph = next((artifact.path for artifact in export.artifacts if artifact.role == "onnx"), None)
     if graph is None:
@@ -171,6 +175,7 @@ def prove_parity(plugin: Plugin, context: RunContext, trained: Trained, export: 
         raise PluginError(
             f"plugin `{plugin.name}` exports a graph without signature or samples", "return both in `Export`"
         )
+    from ocad.export.batching import is_batchable
     from ocad.export.parity import SAMPLES_FILE, measure_parity, save_samples
     from ocad.export.runtime import OnnxPredictor
 
@@ -180,7 +185,9 @@ def prove_parity(plugin: Plugin, context: RunContext, trained: Trained, export: 
     stored = graph.parent / SAMPLES_FILE
     save_samples(stored, export.samples, reference)
     artifacts = (*export.artifacts, Artifact(stored, "report", "application/x-npz"))
-    return dataclasses.replace(export, artifacts=artifacts), parity
+    batchable = is_batchable(predictor.predict, export.signature, export.samples)
+    signature = export.signature.model_copy(update={"batchable": batchable})
+    return dataclasses.replace(export, artifacts=artifacts, signature=signature), parity
 
 
 def draft_version(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ocad.config import Settings
 from ocad.errors import ConfigError, DataError, UsageError, VerificationError
 from ocad.runs import TrainRequest
+from ocad.yamls import NOT_YAML, load_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +42,10 @@ class DetectionConfig(Settings):
 
     baseline: str = "rule_based-oran"
     composite: str = "composite-oran"
-    members: tuple[str, ...] = ("rule_based-oran", "changepoint-oran", "residual-oran", "isolation_forest-oran")
+    members: tuple[str, ...] = ("changepoint-oran", "rule_based-oran", "residual-oran", "isolation_forest-oran")
+    """The strongest first: it stands alone where no other rule is shown to be better."""
     weights: Mapping[str, float] = {}
-    """By member; written by `optimise_weights`, which begins its search there."""
-    thresholds: Mapping[str, float] = {}
-    """The surprise from which each member agrees; written likewise."""
+    """By member; written by `optimise_weights`, which begins with them: what it finds must be better than they are."""
 
 
 def write_multivariate(data: str = RECORDING) -> dict[Path, int]:
@@ -142,21 +142,13 @@ def optimise_weights(session: Session, data: Path, config_file: Path = DETECTION
     config = read_detection_config(config_file)
     settings: dict[str, object] = {"members": f"[{','.join(config.members)}]", "optimise_on": "[train,validation]"}
     settings |= {"split.train": 0.475, "split.validation": 0.475}
-    usual = config.members == DetectionConfig().members
-    for name in ("weights", "thresholds"):
-        if given := getattr(config, name):
-            settings[name] = str([given.get(member, 0.0) for member in config.members])
-        elif not usual:
-            settings[name] = "[]"  # those of the metric's config are its own members'
+    settings["weights"] = str([config.weights.get(member, 0.0) for member in config.members] if config.weights else [])
     overrides = tuple(f"{key}={value}" for key, value in settings.items())
     name = config.composite.partition("@")[0]
     result = train(TrainRequest("composite", METRIC, str(data), overrides=overrides, name=name), session)
-    stored = json.loads(result.version.file("estimator").read_text(encoding="utf-8"))["members"]
-    found = {
-        name: {member: round(float(one[key]), 4) for member, one in zip(config.members, stored, strict=True)}
-        for name, key in (("weights", "weight"), ("thresholds", "threshold"))
-    }
-    config = config.model_copy(update=found)
+    rule = json.loads(result.version.file("estimator").read_text(encoding="utf-8"))["rule"]
+    weights = dict(zip(config.members, (round(float(weight), 4) for weight in rule["weights"]), strict=True))
+    config = config.model_copy(update={"weights": weights})
     write_detection_config(config, config_file)
     return config
 
@@ -168,8 +160,8 @@ def read_detection_config(path: Path = DETECTION_CONFIG) -> DetectionConfig:
     if not path.is_file():
         return DetectionConfig()
     try:
-        return DetectionConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (yaml.YAMLError, ValidationError) as error:
+        return DetectionConfig.model_validate(load_yaml(path.read_text(encoding="utf-8")) or {})
+    except (*NOT_YAML, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read `{path}` ({reason})", "correct it, or remove it for the defaults") from None
 

@@ -46,7 +46,7 @@ class Session:
 
     def host_context(self) -> HostContext:
         """The context of hooks that belong to no run."""
-        return HostContext(registry=self.registry, load=self.load)
+        return HostContext(registry=self.registry, load=self.load, other_plugin=self.host.plugin)
 
     def run_context(
         self,
@@ -57,8 +57,10 @@ class Session:
         metric: str | None,
         run: Path,
         resume: bool = False,
+        version: Version | None = None,
+        part: str = "test",
     ) -> RunContext:
-        """The context of one run; its `epoch_ended` tells the extensions."""
+        """The context of one run, or of measuring `version` again; its `epoch_ended` tells the extensions."""
 
         def epoch_ended(epoch: int, metrics: Mapping[str, float]) -> None:
             self.host.fire("ocad_epoch_ended", context=context, epoch=epoch, metrics=dict(metrics))
@@ -66,6 +68,7 @@ class Session:
         context = RunContext(
             registry=self.registry,
             load=self.load,
+            other_plugin=self.host.plugin,
             plugin=plugin.name,
             config=config,
             data=data,
@@ -74,6 +77,8 @@ class Session:
             seed=config.seed,
             progress=self.progress,
             resume=resume,
+            version=version,
+            part=part,
             epoch_ended=epoch_ended,
         )
         return context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocad.contexts import Evaluation, PreparedData, Trained
-from ocad.errors import ConfigError, DataError, UsageError
+from ocad.contexts import Evaluation, PreparedData, RunContext, Trained
+from ocad.errors import ConfigError, DataError, OcadError, UsageError
 from ocad.gates import judge
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ocad.catalogue import DataSource
     from ocad.config import PluginConfig
     from ocad.host import Plugin
     from ocad.session import Session
@@ -69,10 +70,36 @@ def verify_version(version: Version) -> Verdict:
     return Verdict(version, parity, judge(manifest.gates, manifest.metrics))
 
 
-def evaluate_version(version: Version, session: Session, data: str | None, folder: Path | None) -> Evaluation:
-    """Prepares the version's data (or `data`) as it was trained on and measures the stored model on the test part.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows on which a stored version is measured: the `part` of the data, `test`, or `all` of data it was not trained on."""
 
-    Plots and prepared splits go to `folder`; without one they are not kept.
+    version: Version
+    context: RunContext
+    prepared: PreparedData
+    part: str
+    own: bool
+    """Whether the version read them with what it was fitted with; else its plugin prepared the data anew."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.prepared.rows["test"]
+
+    def __str__(self) -> str:
+        rows = "all rows" if self.part == "all" else f"the {self.part} part"
+        reader = "as it was fitted" if self.own else "by its own split"
+        return f"`{self.version.ref}` reads {rows} of `{self.context.data.name}` ({self.count} rows) {reader}"
+
+
+@contextmanager
+def rows_again(
+    version: Version, session: Session, data: str | None, folder: Path | None, part: str | None
+) -> Iterator[Rows]:
+    """The rows `part` of the version's data, or of `data`, read as the version was fitted to read them.
+
+    Without `part` it is `test` of the data that it was trained on and `all` of any other. They lie in `folder`; without one
+    they are not kept. Raises `UsageError` for a part that the plugin cannot give.
     """
     from ocad.catalogue import find_data
 
@@ -80,13 +107,55 @@ def evaluate_version(version: Version, session: Session, data: str | None, folde
     config = _config_of(version, plugin)
     recorded = version.manifest.data.name if version.manifest.data else ""
     source = find_data(data or recorded)
-    model = plugin.ask("ocad_load", context=session.host_context(), version=version)
+    wanted = part or ("test" if _is_recorded(source, recorded) else "all")
     with _kept(folder) as run:
-        context = session.run_context(plugin, config, data=source, metric=version.manifest.metric, run=run)
+        context = session.run_context(
+            plugin, config, data=source, metric=version.manifest.metric, run=run, version=version, part=wanted
+        )
         prepared: PreparedData = plugin.ask("ocad_prepare_data", context=context)
-        trained = Trained(predictor=model)
-        evaluation: Evaluation = plugin.ask("ocad_evaluate", context=context, trained=trained, data=prepared)
-    return evaluation
+        own = "train" not in prepared.splits
+        if not own and part not in (None, "test"):
+            raise UsageError(f"the plugin `{plugin.name}` measures its test part alone", "leave `--part` out")
+        yield Rows(version, context, prepared, wanted if own else "test", own)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a version measures on `rows`."""
+
+    rows: Rows
+    evaluation: Evaluation
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics of these rows."""
+        return self.evaluation.metrics
+
+
+def evaluate_version(
+    version: Version, session: Session, data: str | None, folder: Path | None, part: str | None = None
+) -> Measurement:
+    """The stored model measured on rows of its data, or of `data`; see `rows_again`. Plots go to `folder` as well."""
+    plugin = session.plugin_of(version)
+    model = plugin.ask("ocad_load", context=session.host_context(), version=version)
+    with rows_again(version, session, data, folder, part) as rows:
+        evaluation: Evaluation = plugin.ask(
+            "ocad_evaluate", context=rows.context, trained=Trained(predictor=model), data=rows.prepared
+        )
+    return Measurement(rows, evaluation)
+
+
+def _is_recorded(source: DataSource, recorded: str) -> bool:
+    """Whether `source` is the data of that name, also by another spelling of its path."""
+    from ocad.catalogue import find_data
+
+    if source.name == recorded:
+        return True
+    try:
+        known = find_data(recorded)
+    except OcadError:
+        return False
+    return (known.path, known.where) == (source.path, source.where)
 
 
 def predict_file(version: Version, session: Session, data: str) -> pd.DataFrame:

@@ -28,9 +28,13 @@ class Changepoint(DetectorPlugin):
 
     def build(self, context: RunContext, metrics: Sequence[str]) -> ChangepointDetector:
         """See `DetectorPlugin`."""
+        return self.make(cast("ChangepointConfig", context.config), metrics)
+
+    def make(self, config: ChangepointConfig, metrics: Sequence[str]) -> ChangepointDetector:
+        """See `DetectorPlugin`."""
         from ocad_changepoint.detector import ChangepointDetector
 
-        return ChangepointDetector(metrics, cast("ChangepointConfig", context.config).cusum)
+        return ChangepointDetector(metrics, config.cusum)
 
     def detector_type(self) -> type[ChangepointDetector]:
         """See `DetectorPlugin`."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ocad.config import Settings
-from ocad.detection.config import DetectorConfig
+from ocad.detection.config import DetectorConfig, LevelSettings
 
 
-class CusumSettings(Settings):
+class CusumSettings(LevelSettings):
     """The sums and the level that they are taken around."""
 
     window: int = Field(
-        default=30,
+        default=15,
         ge=2,
         le=500,
         description="rows that a sum looks back on at most, so that it ends soon after the change",
@@ -24,7 +22,7 @@ class CusumSettings(Settings):
         default=1, ge=1, description="rows that a sum spans at least, so that one or two far ones alone mean little"
     )
     drift: float = Field(
-        default=1.0, gt=0, description="deviations that each row must exceed to add to a sum: half the shift sought"
+        default=1.5, gt=0, description="deviations that each row must exceed to add to a sum: half the shift sought"
     )
     clip: float = Field(default=6.0, gt=0, description="the most deviations that one row counts for")
     together: tuple[tuple[str, ...], ...] = Field(
@@ -39,28 +37,13 @@ class CusumSettings(Settings):
     peer_weight: float = Field(
         default=0.3, gt=0, le=1, description="weight of the newest row in the average of the others' deviations"
     )
-    even: bool = Field(
-        default=False,
-        description="each sum counts in units of what it reaches in one of 200 fitted rows, so that a metric that wanders"
-        " more than others tells less",
-    )
     prompt: bool = Field(
-        default=False,
+        default=True,
         description="a sum to which the row itself adds nothing counts for nothing, so that alarms end soon",
     )
     least: Mapping[str, float] = Field(
         default={}, description="the least deviation of a metric, in the unit or scale that it is read in"
     )
-    floor: float = Field(default=0.01, ge=0, description="the least deviation, as a share of the level")
-    direction: Literal["both", "up"] = Field(
-        default="both", description="`up`: only values above the level count, as of delays; lost rows always do"
-    )
-    lost_share: float = Field(default=0.2, gt=0, lt=1, description="the share of lost rows that is sought, at least")
-    block: int = Field(default=30, ge=2, description="rows whose median is one vote on the level")
-    memory: int = Field(
-        default=20, ge=0, description="votes that the level is the median of; 0: the level never moves after training"
-    )
-    trust: int = Field(default=3, ge=1, description="votes that the fitted level has when scoring begins")
 
     @model_validator(mode="after")
     def _in_order(self) -> CusumSettings:

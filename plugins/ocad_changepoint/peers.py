@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from ocad_changepoint.level import column_medians, median_of
+from ocad.detection.level import column_medians, median_of
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]

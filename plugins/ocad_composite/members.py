@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocad.catalogue import UNITS, column_names, find_data
+from ocad.catalogue import column_names, find_data
 from ocad.detection.detector import SeriesDetector
 from ocad.errors import OcadError, UsageError, VerificationError, nearest
+from ocad.units import UNITS
 from ocad_registry import RegistryError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _open(context: HostContext, reference: str) -> Member:
 def _check_metrics(context: RunContext, config: CompositeConfig, members: Sequence[Member]) -> None:
     """Every member reads what the run is about, and the data has it."""
     source = context.data
-    known = list(source.columns) or column_names(source.path)
+    known = list(source.columns) or column_names(source)
     wanted = config.metrics or ((context.metric,) if context.metric in known else ())
     for member in members:
         for metric in member.detector.metrics:

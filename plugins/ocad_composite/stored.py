@@ -10,13 +10,14 @@ from ocad.contexts import Artifact, Export
 from ocad.detection.calibration import Calibration
 from ocad.detection.ensemble import Ensemble
 from ocad.detection.rule import AlarmRule
+from ocad.detection.search import summary
 from ocad.errors import DataError, OcadError
 from ocad.runs import write_json
 from ocad_composite.members import Member, recorded_member
 
 if TYPE_CHECKING:
     from ocad.contexts import HostContext, RunContext, Trained
-    from ocad_composite.search import Found
+    from ocad.detection.search import Found
     from ocad_registry import Version
 
 COMPOSITE_FILE, REPORT_FILE = "composite.json", "report.json"
@@ -30,7 +31,7 @@ class Composite(Ensemble):
         members: Sequence[Member],
         rule: AlarmRule,
         units: Mapping[str, str],
-        calibration: Calibration,
+        calibration: Calibration | None,
         estimates: Mapping[str, float],
     ) -> None:
         super().__init__({member.name: member.detector for member in members}, rule, units, calibration)
@@ -40,26 +41,14 @@ class Composite(Ensemble):
 
     def to_json(self) -> dict[str, Any]:
         """All but the members themselves, which the registry holds."""
-        rule = self.rule
         members = [
-            {
-                "ref": version.ref,
-                "metadata_sha256": version.metadata_sha256,
-                "weight": weight,
-                "cap": cap,
-                "threshold": at,
-            }
-            for version, weight, cap, at in zip(
-                self.versions.values(), rule.weights, rule.caps, rule.thresholds, strict=True
-            )
+            {"ref": version.ref, "metadata_sha256": version.metadata_sha256} for version in self.versions.values()
         ]
-        hold = {name: getattr(rule, name) for name in ("on", "instant", "k", "n", "off", "m", "rest")}
         return {
             "metrics": list(self.metrics),
             "units": self.units,
             "members": members,
-            "agreement": rule.agreement,
-            "hold": hold,
+            "rule": self.rule.to_json(),
             "calibration": self.calibration.to_json() if self.calibration else None,
             "estimates": self.estimates,
         }
@@ -90,8 +79,7 @@ def load(context: HostContext, version: Version) -> Composite:
         value = json.loads(path.read_text(encoding="utf-8"))
         members = value["members"]
         references = [(str(member["ref"]), str(member["metadata_sha256"])) for member in members]
-        lists = {f"{name}s": [member[name] for member in members] for name in ("weight", "cap", "threshold")}
-        rule = AlarmRule.from_json({**lists, "agreement": value["agreement"], **value["hold"]})
+        rule = AlarmRule.from_json(value["rule"])
         calibration = Calibration.from_json(value["calibration"])
         units, estimates = dict(value["units"]), dict(value["estimates"])
     except (ValueError, KeyError, TypeError, AttributeError, OcadError) as error:
@@ -105,12 +93,12 @@ def load(context: HostContext, version: Version) -> Composite:
 
 def _report(composite: Composite, found: Found) -> dict[str, Any]:
     """How the rule was chosen: its values, what it does where it was chosen and elsewhere, and the best random rules."""
-    from ocad_composite.search import summary
-
     return {
         "weights": dict(zip(composite.versions, composite.rule.weights, strict=True)),
         "rule": composite.rule.to_json(),
         "chosen_on": summary(found.counts),
         "cross_validated": summary(found.held_out),
+        "plain_rule_replaced": found.replaced,
+        "gain_over_plain_rule": dict(zip(("mean", "low", "high"), found.gain, strict=True)),
         "search": found.table,
     }

@@ -11,15 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation, PreparedData, Trained
-from ocad.detection.calibration import Calibration
 from ocad.detection.events import EventCounts, EventMetrics, count_events
+from ocad.detection.labelled import Labelled, gather, require_labels
 from ocad.detection.rule import AlarmRule
-from ocad.detection.training import evaluate, prepare
+from ocad.detection.search import Found, search, steps_of
+from ocad.detection.training import evaluate, normal_rows, prepare
 from ocad.errors import ConfigError
 from ocad.timeseries.windows import PARTS
-from ocad_composite.evidence import gather, require_labels
 from ocad_composite.members import chosen_members, metrics_of_members, units_of
-from ocad_composite.search import search, steps_of
 from ocad_composite.stored import Composite
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ logger = logging.getLogger("ocad.data")
 
 FEW_INCIDENTS = 20
 """Below so many labelled incidents a warning says that the weights rest on little."""
-_CAP, _THRESHOLD = 8.0, 2.0
 
 
 def prepare_rows(context: RunContext) -> PreparedData:
@@ -42,7 +40,7 @@ def prepare_rows(context: RunContext) -> PreparedData:
 
 
 def train(context: RunContext, data: PreparedData) -> Trained:
-    """Searches weights and thresholds on the labelled rows of `optimise_on`, then calibrates the weighted sum.
+    """Searches a rule on the labelled rows of `optimise_on`, then measures how rare its weighted mean is.
 
     Raises `DataError` for labels that are missing or of one class.
     """
@@ -51,41 +49,46 @@ def train(context: RunContext, data: PreparedData) -> Trained:
     frame, part = _parts(data, ("train", "validation"))
     considered = np.isin(part, config.optimise_on)
     require_labels(context.data.name, frame, considered)
-    evidence = gather([member.detector for member in members], frame, considered, config.search.folds)
-    if evidence.incidents < FEW_INCIDENTS:
-        logger.warning("only %d labelled incidents decide about weights and thresholds", evidence.incidents)
-    with context.progress.task("searching alarm rules", steps_of(config.search)) as task:
-        found = search(evidence, first_rule(config, len(members)), config.search, context.seed, task.advance)
+    labelled = gather([member.detector for member in members], frame, considered, config.rule.folds)
+    if labelled.incidents < FEW_INCIDENTS:
+        logger.warning("only %d labelled incidents decide about weights and thresholds", labelled.incidents)
+    found = _searched(context, labelled, plain_rule(config, len(members)))
     estimates = {f"cv_{name}": value for name, value in _named(found.held_out.metrics()).items()}
-    composite = Composite(
-        members,
-        found.rule,
-        units_of(context.data, metrics_of_members(members)),
-        Calibration.fit(evidence.normal_scores(found.rule), config.pooled),
-        estimates | {"optimised_incidents": float(evidence.incidents)},
-    )
+    estimates |= {"optimised_incidents": float(labelled.incidents), "plain_rule_replaced": float(found.replaced)}
+    units = units_of(context.data, metrics_of_members(members))
+    composite = Composite(members, found.rule, units, None, estimates)
+    composite.calibrate_mean(normal_rows(frame[part == "validation"]).reset_index(drop=True), config.pooled)
     return Trained(predictor=cast("Predictor", composite), model=(composite, found))
 
 
-def first_rule(config: CompositeConfig, size: int) -> AlarmRule:
+def plain_rule(config: CompositeConfig, size: int) -> AlarmRule:
     """The rule that the settings describe for `size` members; raises `ConfigError` where they do not fit."""
-    for name in ("weights", "caps", "thresholds"):
-        given = len(getattr(config, name))
-        if given not in (0, size):
-            raise ConfigError(
-                f"`{name}` has {given} values for {size} members",
-                f"give one for each member, or none: `--set {name}=[]`",
-            )
-    weights = config.weights or (1.0,) * size
+    given = len(config.weights)
+    if given not in (0, size):
+        hint = "give one for each member, or none: `--set weights=[]`"
+        raise ConfigError(f"`weights` has {given} values for {size} members", hint)
+    weights, hold = config.weights or (1.0, *(0.0,) * (size - 1)), config.hold
+    if not sum(weights) > 0:
+        raise ConfigError("`weights` has no weight above 0", "give the members that count one")
     return AlarmRule(
         weights=tuple(weight / sum(weights) for weight in weights),
-        caps=config.caps or (_CAP,) * size,
-        thresholds=config.thresholds or (_THRESHOLD,) * size,
-        agreement=config.agreement,
-        on=config.hold.raise_at,
-        off=config.hold.clear_at,
-        **config.hold.model_dump(include={"instant", "k", "n", "m", "rest"}),
+        on=hold.raise_at,
+        instant=hold.raise_at if hold.instant is None else hold.instant,
+        off=0.75 * hold.raise_at if hold.clear_at is None else hold.clear_at,
+        **hold.model_dump(include={"k", "n", "m", "rest"}),
     )
+
+
+def _searched(context: RunContext, labelled: Labelled, plain: AlarmRule) -> Found:
+    settings = cast("CompositeConfig", context.config).rule
+    if not settings.search:
+        counts = sum(labelled.count(plain), EventCounts())
+        return Found(plain, False, counts, counts, (0.0, 0.0, 0.0))
+    with context.progress.task("searching alarm rules", steps_of(len(plain.weights))) as task:
+        found = search(labelled, plain, settings.folds, context.seed, task.advance)
+    told = "better than the plain rule" if found.replaced else "not shown better than the plain rule, which stays"
+    logger.info("the best rule is %s (F1 %+.3f, 90 %% %+.3f to %+.3f)", told, *found.gain)
+    return found
 
 
 def evaluate_composite(context: RunContext, trained: Trained, data: PreparedData) -> Evaluation:
@@ -104,17 +107,17 @@ def evaluate_composite(context: RunContext, trained: Trained, data: PreparedData
     for name, prefix in (("validation", "validation_"), ("test", "")):
         rows = part == name
         if "label" in frame and frame["label"].to_numpy()[rows].any():
-            found = _named(count_rows(frame[rows], alarms[rows]).metrics())
+            found = _named(count_rows(frame[rows], alarms[rows], composite.rule.rest).metrics())
             metrics |= {f"{prefix}{key}": value for key, value in found.items()}
     return dataclasses.replace(measured, metrics=metrics | composite.estimates)
 
 
-def count_rows(frame: pd.DataFrame, alarms: NDArray[np.bool_]) -> EventCounts:
+def count_rows(frame: pd.DataFrame, alarms: NDArray[np.bool_], rest: int) -> EventCounts:
     """The event counts of `alarms` `(n,)` in labelled rows sorted by endpoint and time, summed over endpoints."""
     label = frame["label"].to_numpy()
     counts = EventCounts()
     for places in frame.groupby("endpoint", sort=False).indices.values():
-        counts += count_events(label[places], alarms[places])
+        counts += count_events(label[places], alarms[places], rest=rest)
     return counts
 
 

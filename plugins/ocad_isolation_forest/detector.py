@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 BLOCK = 8192
 """Rows that are scored at a time: their features stay in the cache."""
+_PROBE, _PROBE_ROWS, _OUT_ROWS = "\0probe", 64, 8
 MOST_ROWS = 200_000
 """Training rows that trees draw theirs from, spread evenly over more."""
 
@@ -57,6 +58,19 @@ class IsolationForestDetector(SeriesDetector):
         self.forget()
         chosen = np.unique(np.linspace(0, len(rows) - 1, MOST_ROWS).astype(np.int64))
         self.forest, self._graph = grow(rows[chosen], self.features, self.growth)
+
+    def ceiling(self) -> float:
+        """See `SeriesDetector`: the score of a single metric ten deviations out for some rows."""
+        normal = self.fitted_features().everywhere
+        rows = np.tile(np.asarray(normal.center), (_PROBE_ROWS, 1))
+        times, found = np.arange(_PROBE_ROWS) * 1_000_000, []
+        for column, scale in enumerate(normal.scale):
+            probe = rows.copy()
+            probe[-_OUT_ROWS:, column] += 10 * scale
+            found.append(float(self.raw_series(_PROBE, times, probe)[-_OUT_ROWS:].max()))
+            del self.tracks[_PROBE]
+        self.unseen.discard(_PROBE)
+        return min(found)
 
     def feature_rows(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> NDArray[np.float32]:
         """The features `(n, k)` of one endpoint's rows in time order, as the graph takes them; advances its track."""

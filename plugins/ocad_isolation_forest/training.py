@@ -45,7 +45,8 @@ def learn(
         candidates = [replace(start, contamination=value) for value in CONTAMINATIONS]
     grown = []
     for growth in candidates:
-        detector = IsolationForestDetector(metrics, growth).use_scales(config.scales)
+        units = {metric: context.data.unit_of(metric) for metric in metrics}
+        detector = IsolationForestDetector(metrics, growth).use_units(units).use_scales(config.scales)
         detector.fit(training.normal_rows(train))
         grown.append(detector)
     best = grown[0] if len(grown) == 1 else max(grown, key=lambda detector: _precision(detector, validation))

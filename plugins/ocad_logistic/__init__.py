@@ -8,7 +8,7 @@ from ocad.clicks.plugin import ClickPlugin
 
 if TYPE_CHECKING:
     from ocad.clicks.model import Learner
-    from ocad.clicks.torch_config import TorchClickConfig
+    from ocad_logistic.config import LogisticConfig
 
 
 class Logistic(ClickPlugin):
@@ -17,11 +17,11 @@ class Logistic(ClickPlugin):
     name = "logistic"
     summary = "logistic regression: calibrated click probability from one weight for each value"
 
-    def config(self) -> type[TorchClickConfig]:
+    def config(self) -> type[LogisticConfig]:
         """See `ClickPlugin`."""
-        from ocad.clicks.torch_config import TorchClickConfig
+        from ocad_logistic.config import LogisticConfig
 
-        return TorchClickConfig
+        return LogisticConfig
 
     def learner(self) -> Learner:
         """See `ClickPlugin`."""

@@ -22,7 +22,7 @@ class ResidualPlugin(DetectorPlugin):
     """The hooks; numpy, pandas and onnxruntime are imported when one runs."""
 
     name = "residual"
-    summary = "residuals of any registered forecaster, smoothed; lost values count; SPOT thresholds as an option"
+    summary = "residuals of any registered forecaster, each and on average; SPOT thresholds as an option"
 
     def config(self) -> type[ResidualConfig]:
         """See `DetectorPlugin`."""
@@ -45,6 +45,12 @@ class ResidualPlugin(DetectorPlugin):
         units = {metric: context.data.unit_of(metric) for metric in metrics}
         found = resolve_forecasters(context, config.forecasters, units)
         return ResidualDetector(metrics, found, config.length, config.evidence, config.threshold)
+
+    def make(self, config: ResidualConfig, metrics: Sequence[str]) -> ResidualDetector:
+        """See `DetectorPlugin`: with autoregressions of its own."""
+        from ocad_residual.detector import ResidualDetector
+
+        return ResidualDetector(metrics, {}, config.length, config.evidence, config.threshold)
 
     @hookimpl
     def ocad_export(self, context: RunContext, trained: Trained) -> Export:

@@ -11,7 +11,7 @@ from ocad.detection.config import DetectorConfig
 
 
 class EvidenceSettings(Settings):
-    """How residuals and lost values become one raw score."""
+    """How residuals become one raw score."""
 
     normal_share: float | None = Field(
         default=0.98,
@@ -21,16 +21,13 @@ class EvidenceSettings(Settings):
     )
     smoothing: float = Field(default=0.2, gt=0, le=1, description="weight of the newest residual in their average")
     limit: float = Field(default=8.0, gt=0, description="robust deviations at which a residual enters the average")
-    loss_memory: float = Field(
-        default=0.9, ge=0, lt=1, description="share of the count of missing values that is left after a row"
-    )
     combine: Literal["max", "root_sum"] = Field(
         default="max", description="over metrics: the strongest, or the root of the sum of squares"
     )
 
 
 class ThresholdSettings(Settings):
-    """Scores as multiples of a threshold that follows the stream; `none` leaves them in robust deviations."""
+    """Scores by a threshold that follows the stream, which is then an alarm; `none` leaves them in robust deviations."""
 
     kind: Literal["none", "spot", "dspot"] = Field(
         default="none", description="`dspot` follows a level that drifts (Siffer et al., KDD 2017)"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocad.detection.detector import GAP_FACTOR, Series, SeriesDetector
+from ocad.detection.detector import Series, SeriesDetector
 from ocad.detection.spot import DriftSpot, Spot
+from ocad.detection.units import ALARM
 from ocad.errors import DataError
 from ocad.protocols import Predictor
 from ocad.timeseries.windows import Windows
@@ -52,16 +53,17 @@ class Live:
         return {
             "windows": [list(window.values) for window in self.windows],
             "averages": [evidence.average for evidence in self.evidence],
-            "lost": [evidence.lost for evidence in self.evidence],
             "threshold": self.threshold.state() if self.threshold else None,
         }
 
 
 class ResidualDetector(SeriesDetector):
-    """Raw score: the evidence of all metrics, or its multiple of a SPOT threshold.
+    """Raw score: the evidence of all metrics, or the alarm level where it reaches a SPOT threshold.
 
     `forecasters` has at most one for each metric; those without one get an autoregression of `length` values in `fit`.
     """
+
+    in_noise_units = True
 
     def __init__(
         self,
@@ -85,7 +87,6 @@ class ResidualDetector(SeriesDetector):
         self.first_thresholds: dict[str, dict[str, Any]] = {}
         """The same for each endpoint with enough rows."""
         self._live: dict[str, Live] = {}
-        self._warned: set[str] = set()
 
     # the graphs behind it
 
@@ -123,10 +124,9 @@ class ResidualDetector(SeriesDetector):
         residuals = [self._residuals(*each) for each in zip(series, broken, spans, strict=True)]
         for place, metric in enumerate(self.metrics):
             self._warn_of_misfit(metric, series, residuals, place)
-        everything = np.concatenate([part.values for part in series])
-        self.everywhere = self._normal(anywhere, np.concatenate(residuals), everything)
+        self.everywhere = self._normal(anywhere, np.concatenate(residuals))
         self.normal = {
-            part.endpoint: self._normal(span, errors, part.values)
+            part.endpoint: self._normal(span, errors)
             for part, rows, span, errors in zip(series, known, spans, residuals, strict=True)
             if rows >= ENOUGH_VALUES
         }
@@ -159,9 +159,11 @@ class ResidualDetector(SeriesDetector):
     def _spans(self, values: Sequence[Floats]) -> list[tuple[float, float]]:
         return [normal_span(column, self.evidence.normal_share) for column in np.concatenate(values).T]
 
-    def _normal(self, spans: Sequence[tuple[float, float]], residuals: Floats, values: Floats) -> list[Normal]:
-        columns = zip(spans, residuals.T, np.isnan(values).sum(axis=0).tolist(), strict=True)
-        return [Normal.fit(span, errors[np.isfinite(errors)], lost, self.evidence) for span, errors, lost in columns]
+    def _normal(self, spans: Sequence[tuple[float, float]], residuals: Floats) -> list[Normal]:
+        return [
+            Normal.fit(span, errors[np.isfinite(errors)], metric in self.upward, self.evidence)
+            for span, errors, metric in zip(spans, residuals.T, self.metrics, strict=True)
+        ]
 
     def _begin_thresholds(self, series: Sequence[Series]) -> None:
         """Fits a threshold on the evidence of all endpoints, and of each where that has a tail."""
@@ -193,12 +195,15 @@ class ResidualDetector(SeriesDetector):
 
     # scoring
 
+    def caches(self) -> Sequence[MutableMapping[str, Any]]:
+        """See `SeriesDetector.caches`."""
+        return (self._live,)
+
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""
-        self._warn_of_step(endpoint, times)
         scores = self._evidence(endpoint, times, values)
         threshold = self._live[endpoint].threshold
-        return scores if threshold is None else scores / threshold.run(scores)[1]
+        return scores if threshold is None else ALARM * scores / threshold.run(scores)[1]
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
@@ -207,18 +212,17 @@ class ResidualDetector(SeriesDetector):
             live.forget()
         found = []
         for metric, value, window, evidence in zip(self.metrics, values, live.windows, live.evidence, strict=True):
-            missing = math.isnan(value)
             residual = math.nan
-            if window.values and not missing:
+            if window.values and not math.isnan(value):
                 residual = value - self.forecasters[metric].next_value(window.values)
-            found.append(evidence.step(residual, missing))
+            found.append(evidence.step(residual))
             window.slide(value)
-        score = max(found) if self.evidence.combine == "max" else math.hypot(*found)
+        score = self._combined(found)
         if live.threshold is None:
             return score
         limit = live.threshold.threshold
         live.threshold.step(score)
-        return score / limit
+        return ALARM * score / limit
 
     def state(self) -> dict[str, Any]:
         """See `SeriesDetector`."""
@@ -276,32 +280,30 @@ class ResidualDetector(SeriesDetector):
         for place, metric in enumerate(self.metrics):
             column, evidence = values[:, place], live.evidence[place]
             forecasts = live.windows[place].forecast(self.forecasters[metric], column, broken)
-            missing = np.isnan(column)
             found = []
-            for residual, lost, begins in zip(
-                (column - forecasts).tolist(), missing.tolist(), broken.tolist(), strict=True
-            ):
+            for residual, begins in zip((column - forecasts).tolist(), broken.tolist(), strict=True):
                 if begins:
                     evidence.forget()
-                found.append(evidence.step(residual, lost))
+                found.append(evidence.step(residual))
             columns.append(found)
-        each = np.asarray(columns, np.float64)
-        return np.asarray(each.max(axis=0) if self.evidence.combine == "max" else np.sqrt((each**2).sum(axis=0)))
+        return np.array([self._combined(row) for row in zip(*columns, strict=True)])
+
+    def _combined(self, found: Sequence[float]) -> float:
+        """The evidence of a row from that of each metric."""
+        return max(found) if self.evidence.combine == "max" else math.hypot(*found)
 
     def _begin_live(self, endpoint: str) -> Live:
         """The live state of an endpoint, from its track when there is one."""
         kept = self.track(endpoint).get("live")
         count = len(self.metrics)
         begun = kept["windows"] if kept else [[]] * count
-        averages, lost = (kept["averages"], kept["lost"]) if kept else ([0.0] * count, [0.0] * count)
+        averages = kept["averages"] if kept else [0.0] * count
         normals = self.normal.get(endpoint, self.everywhere)
         windows = [
             Window(self.forecasters[metric].length, normal.low, normal.high, list(values))
             for metric, normal, values in zip(self.metrics, normals, begun, strict=True)
         ]
-        evidence = [
-            Evidence(normal, self.evidence, *known) for normal, *known in zip(normals, averages, lost, strict=True)
-        ]
+        evidence = [Evidence(normal, self.evidence, average) for normal, average in zip(normals, averages, strict=True)]
         threshold, begins = None, self.first_thresholds.get(endpoint, self.first_threshold)
         if begins is not None:
             threshold = self._new_threshold()
@@ -314,14 +316,3 @@ class ResidualDetector(SeriesDetector):
         if self.threshold.kind == "dspot":
             return DriftSpot(self.threshold.depth, self.threshold.probability)
         return Spot(self.threshold.probability)
-
-    def _warn_of_step(self, endpoint: str, times: NDArray[np.int64]) -> None:
-        """Rows much rarer or denser than those fitted: forecasts are of another time step."""
-        fitted = self.steps.get(endpoint)
-        if fitted is None or len(times) < 3 or endpoint in self._warned:
-            return
-        found = float(np.median(np.diff(times)))
-        if not fitted / GAP_FACTOR <= found <= fitted * GAP_FACTOR:
-            self._warned.add(endpoint)
-            text = "endpoint `%s` comes every %g s, the detector was fitted on every %g s: train it on such rows"
-            logger.warning(text, endpoint, found / 1e6, fitted / 1e6)

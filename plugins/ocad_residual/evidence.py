@@ -1,4 +1,4 @@
-"""From residuals to evidence: how far one metric is from its forecast, now and on average, and how much of it is lost."""
+"""From residuals to evidence: how far one metric is from its forecast, now and on average, in noise units."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocad.detection.level import robust_sigma
+from ocad.detection.units import spike_gain
 from ocad_residual.config import EvidenceSettings
 
 Floats = NDArray[np.float64]
-
-_NORMAL_DEVIATION = 1.4826
-"""The standard deviation of a normal distribution by its median absolute deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,16 @@ class Normal:
     """The robust standard deviation of the residuals."""
     smooth: float
     """The robust standard deviation of their exponentially weighted average, in `scale`s."""
-    loss: float
-    """The share of missing values."""
+    alone: float = 1.0
+    """What a single residual counts, less than 1 where far ones are usual."""
+    together: float = 1.0
+    """The same of the average."""
+    upward: float = 0.0
+    """1 where only values above their forecast count."""
 
     @classmethod
-    def fit(cls, span: tuple[float, float], residuals: Floats, lost: int, settings: EvidenceSettings) -> Normal:
-        """From `residuals` `(n,)` in time order, all finite, and the number of `lost` values; `span` is low and high."""
+    def fit(cls, span: tuple[float, float], residuals: Floats, upward: bool, settings: EvidenceSettings) -> Normal:
+        """From `residuals` `(n,)` in time order, all finite, a tenth of them of incidents; `span` is low and high."""
         centre = float(np.median(residuals)) if len(residuals) else 0.0
         scale = robust_deviation(residuals, centre)
         standard = np.clip((residuals - centre) / scale, -settings.limit, settings.limit)
@@ -46,7 +49,11 @@ class Normal:
             average += settings.smoothing * (value - average)
             averages.append(average)
         smooth = robust_deviation(np.asarray(averages), 0.0) if averages else 1.0
-        return cls(*span, centre, scale, smooth, (lost + 1) / (len(residuals) + lost + 2))
+        alone, together = (
+            spike_gain(found if upward else np.abs(found))
+            for found in ((residuals - centre) / scale, np.asarray(averages) / smooth)
+        )
+        return cls(*span, centre, scale, smooth, alone, together, float(upward))
 
     def to_json(self) -> dict[str, float]:
         """The numbers by name."""
@@ -68,42 +75,37 @@ def normal_span(values: Floats, share: float | None) -> tuple[float, float]:
 
 
 def robust_deviation(values: Floats, centre: float) -> float:
-    """1.4826 times the median distance from `centre`; the standard deviation where most values are equal, else 1."""
-    if len(values) == 0:
-        return 1.0
-    found = _NORMAL_DEVIATION * float(np.median(np.abs(values - centre)))
-    return found or float(np.std(values)) or 1.0
+    """The robust deviation of `values` `(n,)` from `centre`, above 0."""
+    return robust_sigma(values - centre, 0.0)
 
 
 class Evidence:
-    """The evidence of one metric of one endpoint, a row at a time, in standard deviations of a normal distribution.
+    """The evidence of one metric of one endpoint, a row at a time, in noise units.
 
-    A residual counts by itself and in the average of those before it. `k` values missing of late count as what happens by
-    chance with probability `loss ** k`: that is about sqrt(2 k ln(1 / loss)) deviations.
+    A residual counts by itself and in the average of those before it.
     """
 
-    __slots__ = ("_centre", "_limit", "_memory", "_per_loss", "_scale", "_smooth", "_smoothing", "average", "lost")
+    __slots__ = ("_centre", "_limit", "_per_average", "_per_residual", "_scale", "_smoothing", "_upward", "average")
 
-    def __init__(self, normal: Normal, settings: EvidenceSettings, average: float = 0.0, lost: float = 0.0) -> None:
-        self._centre, self._scale, self._smooth = normal.centre, normal.scale, normal.smooth
-        self._per_loss = -2 * math.log(normal.loss)
-        self._smoothing, self._limit, self._memory = settings.smoothing, settings.limit, settings.loss_memory
+    def __init__(self, normal: Normal, settings: EvidenceSettings, average: float = 0.0) -> None:
+        self._centre, self._scale, self._upward = normal.centre, normal.scale, bool(normal.upward)
+        self._per_residual, self._per_average = normal.alone, normal.together / normal.smooth
+        self._smoothing, self._limit = settings.smoothing, settings.limit
         self.average = average
         """The exponentially weighted average of the residuals so far, in `Normal.scale`s."""
-        self.lost = lost
-        """The count of missing values, fading."""
 
-    def step(self, residual: float, missing: bool) -> float:
+    def step(self, residual: float) -> float:
         """The evidence of a row; `residual` is NaN where there is no forecast or no value."""
-        self.lost = self._memory * self.lost + missing
-        found = math.sqrt(self._per_loss * self.lost)
+        alone = 0.0
         if not math.isnan(residual):
-            standard = (residual - self._centre) / self._scale
-            bounded = min(max(standard, -self._limit), self._limit)
+            alone = (residual - self._centre) / self._scale
+            bounded = min(max(alone, -self._limit), self._limit)
             self.average += self._smoothing * (bounded - self.average)
-            found = max(found, abs(standard))
-        return max(found, abs(self.average) / self._smooth)
+        average = self.average
+        if not self._upward:
+            alone, average = abs(alone), abs(average)
+        return max(alone * self._per_residual, average * self._per_average, 0.0)
 
     def forget(self) -> None:
         """Begins anew, after a gap."""
-        self.average = self.lost = 0.0
+        self.average = 0.0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ocad.errors import DataError
 from ocad.export.runtime import NUMPY_TYPES
-from ocad.timeseries.baselines import LinearForecast, centred_autoregression
+from ocad.timeseries.baselines import centred_autoregression
 from ocad_registry import NotFound, RegistryError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Autoregression:
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.length = len(weights)
-        self._linear = LinearForecast("", np.asarray(weights, np.float64))
+        self._weights = list(map(float, weights))
 
     @classmethod
     def fit(cls, windows: Windows) -> Autoregression:
@@ -55,15 +55,22 @@ class Autoregression:
 
     def forecast(self, windows: Floats) -> Floats:
         """See `Forecaster`."""
-        return self._linear.predict(windows)
+        forecasts = np.zeros(len(windows))
+        # value by value as `next_value` does: a matrix product adds up in an order that the processor chooses
+        for place, weight in enumerate(self._weights):
+            forecasts += windows[:, place] * weight
+        return forecasts
 
     def next_value(self, window: Sequence[float]) -> float:
-        """See `Forecaster`."""
-        return float(np.asarray(window) @ self._linear.weights)
+        """See `Forecaster`; the same to the last digit."""
+        forecast = 0.0
+        for value, weight in zip(window, self._weights, strict=True):
+            forecast += value * weight
+        return forecast
 
     def to_json(self) -> dict[str, Any]:
         """See `Forecaster`."""
-        return {"weights": self._linear.weights.tolist()}
+        return {"weights": self._weights}
 
 
 @dataclass(slots=True)

@@ -28,9 +28,13 @@ class RuleBased(DetectorPlugin):
 
     def build(self, context: RunContext, metrics: Sequence[str]) -> RuleDetector:
         """See `DetectorPlugin`."""
+        return self.make(cast("RuleConfig", context.config), metrics)
+
+    def make(self, config: RuleConfig, metrics: Sequence[str]) -> RuleDetector:
+        """See `DetectorPlugin`."""
         from ocad_rule_based.detector import RuleDetector
 
-        return RuleDetector(metrics, cast("RuleConfig", context.config).rules)
+        return RuleDetector(metrics, config.rules)
 
     def detector_type(self) -> type[RuleDetector]:
         """See `DetectorPlugin`."""

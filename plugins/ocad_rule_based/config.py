@@ -1,4 +1,4 @@
-"""The rules, one section each; a rule's ratio is 1 where its threshold is reached, and a row scores its largest ratio."""
+"""The rules, one section each; a row that reaches a threshold scores the alarm level, and others in proportion."""
 
 from __future__ import annotations
 
@@ -7,34 +7,45 @@ from collections.abc import Mapping
 from pydantic import Field, model_validator
 
 from ocad.config import Settings
-from ocad.detection.config import DetectorConfig
+from ocad.detection.config import DetectorConfig, LevelSettings
+from ocad.detection.units import ALARM
 
 
-class LevelRule(Settings):
-    """Distance from the endpoint's median, in robust deviations (1.4826 · MAD), as fitted for the hour of the day (UTC)."""
+class LevelRule(LevelSettings):
+    """Distance from the level that is normal now, in robust deviations, of one row and of several.
 
-    sigmas: float = Field(default=6.0, gt=0, description="deviations at which the ratio is 1")
-    floor: float = Field(default=0.01, ge=0, description="the least deviation, as a share of the median")
-    hour_rows: int = Field(default=200, ge=1, description="fitted rows from which an hour has its own median")
-    hour_days: int = Field(default=3, ge=1, description="days that those rows must come from")
-    endpoint_rows: int = Field(default=50, ge=1, description="fitted rows from which an endpoint has its own median")
+    A single row counts less on a link where spikes are usual, so that they are no alarms.
+    """
+
+    sigmas: float = Field(default=ALARM, gt=0, description="deviations of a single row that are an alarm")
+    lasting: float = Field(
+        default=3.5, gt=0, description="deviations that are an alarm when `k` of the last `n` rows have them"
+    )
+    k: int = Field(default=3, ge=1, le=30, description="rows of the last `n` that must be that far out")
+    n: int = Field(default=5, ge=1, le=30, description="rows that `k` is counted in")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LevelRule:
+        if self.k > self.n:
+            raise ValueError("`k` must not be above `n`")
+        return self
 
 
 class JumpRule(Settings):
     """Difference from the last measured value, in robust deviations of the fitted differences."""
 
-    sigmas: float = Field(default=8.0, gt=0, description="deviations at which the ratio is 1")
+    sigmas: float | None = Field(default=None, gt=0, description="deviations that are an alarm; none: no such rule")
 
 
 class LossRule(Settings):
     """Share of lost measurements among the last rows."""
 
     window: int = Field(default=10, ge=1, le=1000, description="rows that are looked back on")
-    share: float = Field(default=0.3, gt=0, le=1, description="share of them lost at which the ratio is 1")
+    share: float = Field(default=0.3, gt=0, le=1, description="share of them lost that is an alarm, whatever is usual")
 
 
 class Limits(Settings):
-    """Absolute thresholds of a metric, in its unit; a value beyond one has a ratio above 1, whatever is usual."""
+    """Absolute thresholds of a metric, in its unit; a value beyond one is an alarm at once, whatever is usual."""
 
     low: float | None = Field(default=None, description="the lowest value that is allowed")
     high: float | None = Field(default=None, description="the highest value that is allowed")
@@ -54,7 +65,7 @@ class RuleSettings(Settings):
     loss: LossRule = LossRule()
     missed: Mapping[str, float] = Field(
         default={"ccm": 0.25},
-        description="metrics that are shares of missed messages, each with the share at which the ratio is 1",
+        description="metrics that are shares of missed messages, each with the share that is an alarm",
     )
     limits: Mapping[str, Limits] = Field(default={}, description="absolute thresholds by metric")
 

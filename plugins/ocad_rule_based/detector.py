@@ -2,191 +2,198 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ocad.detection.detector import Series, SeriesDetector
+from ocad.detection.config import Scale
+from ocad.detection.detector import Series
+from ocad.detection.deviations import DeviationDetector
+from ocad.detection.level import robust_sigma
+from ocad.detection.scaling import scale_columns
+from ocad.detection.units import ALARM
 from ocad_rule_based.config import RuleSettings
-from ocad_rule_based.levels import HOUR_US, HOURS, Levels, fit_levels
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The rules of one endpoint as factors: `center`, `factor` `(24, m)` by hour, `jump`, `low`, `high` `(m,)`.
-
-    A value's level ratio is `|value - center| * factor`, its jump ratio `|difference| * jump`. For a share of missed
-    messages `center` is 0, `factor` 1 / share and `jump` 0. `points` has the same numbers by hour and metric.
-    """
-
-    center: Floats
-    factor: Floats
-    jump: Floats
-    low: Floats
-    high: Floats
-    points: list[list[tuple[float, float, float, float, float]]]
-    by_hour: bool
+LIMIT = 100.0
+"""What a value beyond an absolute limit scores at least: far above any alarm level."""
 
 
-class RuleDetector(SeriesDetector):
-    """Raw score: the largest ratio of any rule and metric; 1 where a threshold is reached. A lost row has its loss ratio."""
+class RuleDetector(DeviationDetector):
+    """Raw score: the largest of what the rules say, each in the proportion in which its threshold is reached."""
 
     def __init__(self, metrics: Sequence[str], rules: RuleSettings) -> None:
-        super().__init__(metrics)
+        super().__init__(metrics, rules.level)
         self.rules = rules
-        self.everywhere: Levels | None = None
-        self.endpoints: dict[str, Levels] = {}
-        self._thresholds: dict[str, Thresholds] = {}
+        self.jumps: dict[str, list[float]] = {}
+        """The robust deviation of each metric's differences, by endpoint; "" for others."""
+        self._low, self._high = self._limits()
+        self._missed = [ALARM / rules.missed[metric] if metric in rules.missed else 0.0 for metric in self.metrics]
+        self._alone, self._lasting = ALARM / rules.level.sigmas, ALARM / rules.level.lasting
+        self._loss = ALARM / (rules.loss.window * rules.loss.share)
+
+    def use_scales(self, scales: Mapping[str, Scale]) -> Self:
+        """See `SeriesDetector`; limits are in the metric's unit and are read in its scale."""
+        super().use_scales(scales)
+        self._low, self._high = self._limits()
+        return self
+
+    def _limits(self) -> tuple[list[float], list[float]]:
+        """The lowest and the highest value of each metric that is allowed, in its scale."""
+        rows = np.array([[-np.inf, np.inf]] * len(self.metrics))
+        for index, metric in enumerate(self.metrics):
+            limits = self.rules.limits.get(metric)
+            for side, limit in enumerate((limits.low, limits.high) if limits else ()):
+                if limit is not None:
+                    rows[index, side] = limit
+        if self.scales:
+            scaled = scale_columns(self.metrics, self.scales, rows.T).T
+            rows = np.where(np.isfinite(rows), np.nan_to_num(scaled, nan=-np.inf), rows)
+        return rows[:, 0].tolist(), rows[:, 1].tolist()
 
     def fit_series(self, series: Sequence[Series]) -> None:
         """See `SeriesDetector`."""
-        self.everywhere, self.endpoints = fit_levels(series, self.rules.level)
-        self._thresholds = {}
+        self.fit_normals(series)
+        self.jumps = {
+            part.endpoint: [robust_sigma(step, 0.0) for step in np.diff(part.values, axis=0).T] for part in series
+        }
+        self.jumps[""] = np.median(list(self.jumps.values()), axis=0).tolist()
 
     def parameters(self) -> dict[str, Any]:
         """See `SeriesDetector`."""
-        return {
-            "rules": self.rules.model_dump(mode="json"),
-            "everywhere": self.everywhere.to_json() if self.everywhere else None,
-            "endpoints": {name: levels.to_json() for name, levels in self.endpoints.items()},
-        }
+        return {"rules": self.rules.model_dump(mode="json"), "jumps": self.jumps, **self.normals_to_json()}
 
     @classmethod
     def from_parameters(cls, metrics: Sequence[str], parameters: Mapping[str, Any]) -> Self:
         """See `SeriesDetector`."""
         detector = cls(metrics, RuleSettings.model_validate(parameters["rules"]))
-        detector.everywhere = Levels.from_json(parameters["everywhere"])
-        detector.endpoints = {name: Levels.from_json(value) for name, value in parameters["endpoints"].items()}
+        detector.jumps = {str(name): list(map(float, row)) for name, row in parameters["jumps"].items()}
+        detector.read_normals(parameters)
         return detector
 
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""
         track, broken = self._track(endpoint), self.breaks(endpoint, times)
-        thresholds = self._of(endpoint)
-        hours = times // HOUR_US % HOURS if thresholds.by_hour else np.zeros(1, np.int64)
-        factor = thresholds.factor[hours]
-        ratio = np.abs(values - thresholds.center[hours]) * factor
+        deviations = self.deviations(endpoint, times, values, broken)
+        raw = self.spikes(endpoint, deviations) * self._alone
+        counted = np.nan_to_num(np.fmax(self._counted(deviations), 0.0))
+        np.maximum(raw, self._repeated(track["recent"], counted, broken, self.rules.level.n, self._kth), out=raw)
+        lost = np.isnan(values).astype(np.float64)
+        if lost.any() or any(map(any, track["lost"])):
+            np.maximum(raw, self._repeated(track["lost"], lost, broken, self.rules.loss.window, self._share), out=raw)
+        if any(self._missed):
+            np.maximum(raw, np.fmax.reduce(np.fmax(values * self._missed, 0.0), axis=1), out=raw)
+        if self.rules.jump.sigmas is not None:
+            np.maximum(raw, self._jumped(endpoint, track, values, broken), out=raw)
         if self.rules.limits:
-            over = np.maximum(values - thresholds.high, thresholds.low - values)
-            ratio = np.fmax(ratio, np.where(over >= 0, 1.0 + np.maximum(over, 0.0) * factor, 0.0))
-        starts = np.maximum.accumulate(np.where(broken, np.arange(1, len(times) + 1), 0))
-        lost = np.isnan(values)
-        any_lost = bool(lost.any())
-        before = self._before(track, values, lost, starts) if any_lost else self._before_all(track, values, broken)
-        ratio = np.fmax(ratio, np.abs(values - before) * thresholds.jump)
-        raw = np.nan_to_num(np.fmax.reduce(ratio, axis=1), nan=0.0)
-        if any_lost or any(track["lost"]):
-            raw = np.maximum(raw, self._losses(track, lost, starts).max(axis=1) * self._loss_factor)
-        return np.asarray(raw)
+            over = np.fmax(values - self._high, self._low - values)
+            beyond = np.fmax.reduce(np.where(over >= 0, over / self.normal(endpoint).sigma, -np.inf), axis=1)
+            raw = np.where(beyond >= 0, np.maximum(raw, LIMIT + beyond), raw)
+        return raw
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
-        track = self._track(endpoint)
-        before, lost = track["before"], track["lost"]
-        if self.is_break(endpoint, time_us):
-            for index in range(len(before)):
-                before[index], lost[index] = None, 0
-        worst, most_lost, whole_window = 0.0, 0, self._whole_window
-        for index, (center, factor, jump, low, high) in enumerate(
-            self._of(endpoint).points[time_us // HOUR_US % HOURS]
-        ):
-            value, last = values[index], before[index]
-            flags = lost[index] << 1
-            if value == value:  # noqa: PLR0124 - the fastest test for NaN
-                ratio = abs(value - center) * factor
-                worst = max(worst, ratio)
-                if last is not None:
-                    worst = max(worst, abs(value - last) * jump)
-                over = max(value - high, low - value)
-                if over >= 0:
-                    worst = max(worst, 1.0 + over * factor)
-                before[index] = value
-            else:
-                flags |= 1
-            if flags:
-                lost[index] = flags = flags & whole_window
-                most_lost = max(most_lost, flags.bit_count())
-        return max(worst, most_lost * self._loss_factor)
-
-    @cached_property
-    def _loss_factor(self) -> float:
-        return 1.0 / (self.rules.loss.window * self.rules.loss.share)
-
-    @cached_property
-    def _whole_window(self) -> int:
-        """A bit for each row that the loss rule looks back on."""
-        return (1 << self.rules.loss.window) - 1
+        track, is_break = self._track(endpoint), self.is_break(endpoint, time_us)
+        if is_break:
+            track["recent"], track["lost"] = ([[] for _ in values] for _ in range(2))
+            track["before"] = [None] * len(values)
+        deviations, down = self.deviations_point(endpoint, time_us, values, is_break), self.down_too
+        worst, rules = self.spike_point(endpoint, deviations) * self._alone, self.rules
+        recent, lost = track["recent"], track["lost"]
+        for index, (value, deviation) in enumerate(zip(values, deviations, strict=True)):
+            counted = abs(deviation) if down[index] else deviation
+            _slide(recent[index], counted if counted > 0 else 0.0, rules.level.n)
+            if len(recent[index]) >= rules.level.k:
+                worst = max(worst, min(sorted(recent[index])[-rules.level.k], recent[index][-1]) * self._lasting)
+            missing = value != value  # noqa: PLR0124 - the fastest test for NaN
+            _slide(lost[index], float(missing), rules.loss.window)
+            worst = max(worst, sum(lost[index]) * self._loss)
+            if missing:
+                continue
+            worst = max(worst, value * self._missed[index])
+            over = max(value - self._high[index], self._low[index] - value)
+            if over >= 0:
+                worst = max(worst, LIMIT + over / self.normal(endpoint).sigma[index])
+        if rules.jump.sigmas is not None:
+            worst = max(worst, self._jumped_point(endpoint, track["before"], values))
+        return worst
 
     def _track(self, endpoint: str) -> dict[str, Any]:
-        """`before`: each metric's last value since the last gap; `lost`: its lost rows as bits, the newest the lowest."""
-        track = self.track(endpoint)
-        if "before" not in track:
-            track["before"], track["lost"] = [None] * len(self.metrics), [0] * len(self.metrics)
+        """The level's track; `recent` deviations and `lost` flags by metric, the newest last; `before`, the last value of each."""
+        track = self.level_track(endpoint)
+        if "recent" not in track:
+            track["recent"], track["lost"] = ([[] for _ in self.metrics] for _ in range(2))
+            track["before"] = [None] * len(self.metrics)
         return track
 
-    def _of(self, endpoint: str) -> Thresholds:
-        found = self._thresholds.get(endpoint)
-        if found is None:
-            levels = self.endpoints.get(endpoint, self.everywhere)
-            assert levels is not None
-            found = self._thresholds[endpoint] = make_thresholds(self.metrics, levels, self.rules)
-        return found
+    def _kth(self, windows: Floats) -> Floats:
+        """What the `k`-th largest deviation of `windows` `(n, m, w)` says, `(n,)`; the newest must be as far out itself."""
+        k = self.rules.level.k
+        kth = np.partition(windows, -k, axis=2)[:, :, -k]
+        return np.asarray(np.minimum(kth, windows[:, :, -1]).max(axis=1) * self._lasting)
 
-    def _before_all(self, track: dict[str, Any], values: Floats, broken: NDArray[np.bool_]) -> Floats:
-        """The value before each of `values` `(n, m)`, none of them lost; NaN at the beginning of a stretch."""
-        before = np.concatenate([np.array([track["before"]], np.float64), values[:-1]])
-        before[broken] = np.nan
-        track["before"] = values[-1].tolist()
-        return before
+    def _share(self, windows: Floats) -> Floats:
+        """What the lost rows of `windows` `(n, m, w)` say, `(n,)`."""
+        return np.asarray(windows.sum(axis=2).max(axis=1) * self._loss)
 
-    def _before(
-        self, track: dict[str, Any], values: Floats, lost: NDArray[np.bool_], starts: NDArray[np.int64]
-    ) -> Floats:
-        """The same where some are lost: the last measured value of the stretch. Rows count from 1, 0 is the row before."""
-        known = np.concatenate([np.array([track["before"]], np.float64), values])
-        rows = np.arange(1, len(values) + 1)[:, None]
-        last = np.maximum.accumulate(np.where(lost, 0, rows), axis=0)
-        earlier = np.concatenate([np.zeros((1, values.shape[1]), np.int64), last[:-1]])
-        before = np.take_along_axis(known, earlier, axis=0)
-        before[earlier < starts[:, None]] = np.nan
-        newest = np.where(last[-1] >= starts[-1], np.take_along_axis(known, last[-1:], axis=0)[0], np.nan)
-        track["before"] = [None if np.isnan(value) else value for value in newest.tolist()]
-        return before
+    @staticmethod
+    def _repeated(recent: list[list[float]], rows: Floats, broken: NDArray[np.bool_], window: int, said: Any) -> Floats:
+        """What `said` makes `(n,)` of each row's window of `rows` `(n, m)`; keeps the newest rows in `recent`, oldest first."""
+        result = np.empty(len(rows))
+        bounds = [0, *np.flatnonzero(broken).tolist(), len(rows)]
+        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+            before = np.zeros((window - 1, rows.shape[1]))
+            if number == 0:
+                for index, column in enumerate(recent):
+                    kept = column[max(0, len(column) - window + 1) :]
+                    before[window - 1 - len(kept) :, index] = kept
+            if first < last:
+                laid = np.concatenate([before, rows[first:last]])
+                result[first:last] = said(sliding_window_view(laid, window, axis=0))
+        newest = bounds[-2] if broken.any() else 0
+        for index, column in enumerate(recent):
+            column[:] = [*([] if broken.any() else column), *rows[newest:, index].tolist()[-window:]][-window:]
+        return result
 
-    def _losses(self, track: dict[str, Any], lost: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of the last `window` rows of the stretch are lost, for each row and metric."""
-        window = self.rules.loss.window
-        earlier = [[bits >> (window - 1 - place) & 1 for bits in track["lost"]] for place in range(window)]
-        flags = np.concatenate([np.array(earlier, np.int64), lost])
-        sums = np.concatenate([np.zeros((1, lost.shape[1]), np.int64), np.cumsum(flags, axis=0)])
-        ends = np.arange(window + 1, window + 1 + len(lost))
-        firsts = np.maximum(ends - window, np.where(starts > 0, window + starts - 1, 0))
-        newest = flags[firsts[-1] :].T.tolist()
-        track["lost"] = [int("".join(map(str, bits)), 2) for bits in newest]
-        return np.asarray(sums[ends] - sums[firsts])
+    def _jumped(self, endpoint: str, track: dict[str, Any], values: Floats, broken: NDArray[np.bool_]) -> Floats:
+        """What differences from the last measured value of the stretch say, `(n,)`."""
+        assert self.rules.jump.sigmas is not None
+        factor = ALARM / (self.rules.jump.sigmas * np.asarray(self.jumps.get(endpoint) or self.jumps[""]))
+        result, before = np.zeros(len(values)), track["before"]
+        for index, column in enumerate(values.T):
+            stretch = np.cumsum(broken)
+            known = np.flatnonzero(np.isfinite(column))
+            if before[index] is not None and len(known) and stretch[known[0]] == 0:
+                result[known[0]] = max(result[known[0]], abs(column[known[0]] - before[index]) * factor[index])
+            steps = np.where(np.diff(stretch[known]) == 0, np.abs(np.diff(column[known])), 0.0)
+            np.maximum.at(result, known[1:], steps * factor[index])
+            if broken.any():
+                before[index] = None
+            if len(known) and stretch[known[-1]] == stretch[-1]:
+                before[index] = float(column[known[-1]])
+        return result
+
+    def _jumped_point(self, endpoint: str, before: list[float | None], values: Sequence[float]) -> float:
+        """The same for one row."""
+        assert self.rules.jump.sigmas is not None
+        worst, sigmas = 0.0, self.jumps.get(endpoint) or self.jumps[""]
+        for index, value in enumerate(values):
+            if value != value:  # noqa: PLR0124 - the fastest test for NaN
+                continue
+            last = before[index]
+            if last is not None:
+                worst = max(worst, abs(value - last) * (ALARM / (self.rules.jump.sigmas * sigmas[index])))
+            before[index] = value
+        return worst
 
 
-def make_thresholds(metrics: Sequence[str], levels: Levels, rules: RuleSettings) -> Thresholds:
-    """The rules with the endpoint's normal put in."""
-    center, factor = levels.median.copy(), 1.0 / (levels.sigma * rules.level.sigmas)
-    jump = 1.0 / (levels.jump * rules.jump.sigmas)
-    low, high = np.full(len(metrics), -np.inf), np.full(len(metrics), np.inf)
-    for index, metric in enumerate(metrics):
-        if metric in rules.missed:
-            center[:, index], factor[:, index], jump[index] = 0.0, 1.0 / rules.missed[metric], 0.0
-        limits = rules.limits.get(metric)
-        if limits:
-            low[index] = -np.inf if limits.low is None else limits.low
-            high[index] = np.inf if limits.high is None else limits.high
-    points = [
-        list(zip(center[hour].tolist(), factor[hour].tolist(), jump.tolist(), low.tolist(), high.tolist(), strict=True))
-        for hour in range(HOURS)
-    ]
-    by_hour = bool((center != center[0]).any() or (factor != factor[0]).any())
-    return Thresholds(center, factor, jump, low, high, points, by_hour)
+def _slide(window: list[float], newest: float, size: int) -> None:
+    """Takes in the newest number and forgets the oldest beyond `size`."""
+    window.append(newest)
+    if len(window) > size:
+        del window[0]

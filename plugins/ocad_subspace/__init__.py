@@ -30,9 +30,19 @@ class Subspace(DetectorPlugin):
 
     def build(self, context: RunContext, metrics: Sequence[str]) -> SeriesDetector:
         """See `DetectorPlugin`."""
+        return self.make(cast("SubspaceConfig", context.config), metrics)
+
+    def make(self, config: SubspaceConfig, metrics: Sequence[str]) -> SeriesDetector:
+        """See `DetectorPlugin`."""
         from ocad_subspace.build import build_detector
 
-        return build_detector(cast("SubspaceConfig", context.config), metrics)
+        return build_detector(config, metrics)
+
+    def detector_type(self) -> type[SeriesDetector]:
+        """See `DetectorPlugin`: that of the default method."""
+        from ocad_subspace.detector import SubspaceDetector
+
+        return SubspaceDetector
 
     @hookimpl
     def ocad_load(self, context: HostContext, version: Version) -> SeriesDetector:

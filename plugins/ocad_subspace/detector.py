@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 from ocad.detection.detector import Series, SeriesDetector
 from ocad.errors import UsageError
 from ocad_subspace.config import PcaSettings
-from ocad_subspace.subspace import Scale, Subspace
+from ocad_subspace.subspace import Scale, Subspace, usual_rows
 
 Floats = NDArray[np.float64]
 
@@ -41,11 +41,18 @@ class SubspaceDetector(SeriesDetector):
 
     def fit_series(self, series: Sequence[Series]) -> None:
         """See `SeriesDetector`; the newest `held_out` of each endpoint's rows set the limits."""
-        self.everywhere = Scale.fit(np.concatenate([part.values for part in series]))
-        self.endpoints = {part.endpoint: Scale.fit(part.values) for part in series if len(part.times) >= ENDPOINT_ROWS}
+        after = 3 * max(self.settings.windows)
+        usual = {part.endpoint: usual_rows(part.values, after) for part in series}
+        self.everywhere = Scale.fit(np.concatenate([part.values[usual[part.endpoint]] for part in series]))
+        self.endpoints = {
+            part.endpoint: Scale.fit(part.values[usual[part.endpoint]])
+            for part in series
+            if len(part.times) >= ENDPOINT_ROWS
+        }
         fitted, held_out = [], []
         for part in series:
             rows = self._averages(part.endpoint, self.breaks(part.endpoint, part.times), part.values)
+            rows = rows[usual[part.endpoint]]
             first = min(max(1, round(len(rows) * (1 - self.settings.held_out))), len(rows) - 1) if len(rows) > 1 else 1
             fitted.append(rows[:first])
             held_out.append(rows[first:] if len(rows) > 1 else rows)
@@ -53,6 +60,12 @@ class SubspaceDetector(SeriesDetector):
         self.subspace = Subspace.fit(np.concatenate(fitted), limiting, self.settings.variance)
         self.rest = float(np.median(self.subspace.index(limiting)))
         self.forget()
+
+    def ceiling(self) -> float:
+        """See `SeriesDetector`: the score of a single metric that is as far out as counts."""
+        count = len(self.metrics)
+        rows = np.tile(np.eye(count) * self.settings.clip, len(self.settings.windows))
+        return float(self._fitted().index(rows).min())
 
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""

@@ -50,6 +50,10 @@ class RankDetector(SeriesDetector):
         self.seeds.setdefault("", _spaced(together))
         self.forget()
 
+    def ceiling(self) -> float:
+        """See `SeriesDetector`: a level and a change that were never seen before."""
+        return 2 * math.log10(len(self.seeds[""]) + 1)
+
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""
         broken, track = self.breaks(endpoint, times).tolist(), self._track(endpoint)

@@ -10,16 +10,36 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ocad.detection.units import TO_SIGMA
+
 Floats = NDArray[np.float64]
 
 LIMIT_QUANTILE = 0.95
 """The quantile of held-out T² and Q that counts as 1."""
 _NINETY_PERCENT = 2 * 1.6449
 """Standard deviations between the 5 % and the 95 % quantile of a normal distribution."""
+_FAR, _MOST_FAR = 6.0, 0.15
+"""Robust deviations from which a fitted row is left out, and the share of rows up to which that is done."""
 _LEAST_VARIANCE = 1e-9
 _LEAST_INDEX = 1e-12
 _LEAST_SCALE = 1e-9
 """Of a metric that never varied: any change is far out, and clipped."""
+
+
+def usual_rows(values: Floats, after: int) -> NDArray[np.bool_]:
+    """Which of one endpoint's fitted rows `(n, m)` are no incident and not at most `after` rows behind one.
+
+    In an incident a metric is far from its median for its own deviation; one that is far in many of its rows is like that.
+    """
+    usual = np.ones(len(values), dtype=bool)
+    for column in values.T:
+        distance = np.abs(column - np.nanmedian(column)) if np.isfinite(column).any() else np.zeros(len(column))
+        deviation = TO_SIGMA * float(np.nanmedian(distance)) if np.isfinite(distance).any() else 0.0
+        far = distance > _FAR * deviation
+        if deviation > 0 and far.mean() <= _MOST_FAR:
+            usual &= ~far
+    recently = np.convolve(~usual, np.ones(after + 1))[: len(usual)] > 0.5
+    return ~recently if not recently.all() else np.ones(len(values), dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,18 @@ from ocad.training.options import TrainOptions
 NOT_WORSE = GateSettings(
     name="not worse than the best baseline", metric="skill_vs_best_baseline_high", op=">", threshold=0.0
 )
-"""The default gate: the 95 % interval of the skill over the best baseline reaches above zero."""
+"""The 95 % interval of the skill over the best baseline reaches above zero."""
+TYPICAL_NOT_WORSE = GateSettings(
+    name="on typical rows not worse than the best baseline",
+    metric="typical_skill_vs_best_baseline_high",
+    op=">",
+    threshold=0.0,
+)
+"""The same without the rows around values that are out of all proportion, which own a squared error."""
+BETTER_THAN_NAIVE = GateSettings(
+    name="on typical rows better than the last value", metric="typical_skill_vs_naive", op=">", threshold=0.0
+)
+"""A model that only repeats what it saw last is no model."""
 
 
 class WindowSettings(Settings):
@@ -60,7 +71,7 @@ class NetworkSettings(Settings):
 class TcnConfig(PluginConfig):
     """The configuration of the plugin `tcn`."""
 
-    gates: tuple[GateSettings, ...] = (NOT_WORSE,)
+    gates: tuple[GateSettings, ...] = (NOT_WORSE, TYPICAL_NOT_WORSE, BETTER_THAN_NAIVE)
     windows: WindowSettings = WindowSettings()
     network: NetworkSettings = NetworkSettings()
     train: TrainOptions = TrainOptions(epochs=30, batch_size=512, learning_rate=2e-3, patience=8)

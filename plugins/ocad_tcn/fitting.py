@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ocad.timeseries.baselines import LinearForecast, centred_autoregression, fit_baselines
 from ocad.timeseries.scaling import ScalingKind, fit_scaling
+from ocad.timeseries.typical import chosen, fit_typical
 from ocad.timeseries.windows import Windows
 from ocad.training.batches import Batch
 from ocad.training.loop import FitResult, Objective, Reporting, fit, mean_loss
@@ -41,11 +42,17 @@ class View:
 
 @dataclass(frozen=True)
 class Material:
-    """What every training of a run shares."""
+    """What every training of a run shares: the typical rows of the training part, and of validation."""
 
     config: TcnConfig
     train: Windows
     validation: Windows
+
+    @classmethod
+    def of(cls, config: TcnConfig, train: Windows, validation: Windows) -> Material:
+        """The typical rows of both parts."""
+        typical = fit_typical(train)
+        return cls(config, chosen(train, typical.within(train)), chosen(validation, typical.steady(validation)))
 
     @cached_property
     def baselines(self) -> tuple[LinearForecast, ...]:

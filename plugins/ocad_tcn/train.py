@@ -40,7 +40,7 @@ class TrainedForecaster:
 def train(context: RunContext, data: PreparedData) -> Trained:
     """Trains a forecaster; `trained.model` is a `TrainedForecaster`."""
     config, metric = cast("TcnConfig", context.config), metric_of(context)
-    material = Material(config, read_windows(data.splits["train"]), read_windows(data.splits["validation"]))
+    material = Material.of(config, read_windows(data.splits["train"]), read_windows(data.splits["validation"]))
     view = choose_view(material, context)
     forecaster, result = fit_forecaster(
         material,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Signature,
         Tensor,
     )
+    from ocad_registry.modes import Mode
     from ocad_registry.signing import Keys, Signed
     from ocad_registry.transfer import Copied
 
@@ -66,6 +67,7 @@ _LATER = {
     "GateResult": "manifest",
     "Keys": "signing",
     "Manifest": "manifest",
+    "Mode": "modes",
     "Parent": "manifest",
     "Parity": "manifest",
     "PluginReference": "manifest",
@@ -97,6 +99,7 @@ __all__ = [
     "InvalidQuery",
     "Keys",
     "Manifest",
+    "Mode",
     "NewerFormat",
     "NotFound",
     "Page",

@@ -64,8 +64,16 @@ def now() -> str:
 
 
 def numbers(storage: Storage, name: str, alias: str) -> list[int]:
-    """The numbers of an alias's entries, ascending; whatever else lies there is ignored."""
-    return sorted(filter(None, map(names.entry_number, storage.names(f"{name}/{ALIASES}/{alias}"))))
+    """The numbers of an alias's entries, ascending; whatever else lies there is ignored.
+
+    Raises `Corrupt` (`bad-alias-entry`) where they cannot be listed.
+    """
+    try:
+        listed = storage.names(f"{name}/{ALIASES}/{alias}")
+    except Corrupt as error:
+        hint = "`ocad registry doctor` says what to do"
+        raise Corrupt("bad-alias-entry", f"the entries of `{name}@{alias}` are lost: {error.message}", hint) from None
+    return names.entry_numbers(listed)[0]
 
 
 def read_entry(storage: Storage, name: str, alias: str, number: int) -> AliasEntry:
@@ -131,8 +139,12 @@ def current(storage: Storage, name: str, alias: str) -> AliasEntry | None:
 
 def all_current(storage: Storage, name: str) -> dict[str, str]:
     """Alias → version of every alias that is set and readable, by name."""
-    targets = {}
-    for alias in known(storage, name):
+    targets: dict[str, str] = {}
+    try:
+        ever = known(storage, name)
+    except Corrupt:
+        return targets
+    for alias in ever:
         try:
             entry = current(storage, name, alias)
         except Corrupt:

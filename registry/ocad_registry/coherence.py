@@ -35,13 +35,22 @@ class _Task(NamedTuple):
 
 
 class Look:
-    """What the storage lists of some models (`complete`: of all there are) at the moment this is made."""
+    """What the storage lists of some models (`complete`: of all there are) at the moment this is made.
+
+    `unreadable` are those that cannot be listed, with the cause; the index knows nothing of them then.
+    """
 
     def __init__(self, storage: Storage, models: Sequence[str], *, complete: bool) -> None:
         self._storage = storage
-        self._models = models
         self._complete = complete
-        self._views = [_View(storage, survey(storage, name)) for name in models]
+        self._views: list[_View] = []
+        self.unreadable: dict[str, Corrupt] = {}
+        for name in models:
+            try:
+                self._views.append(_View(storage, survey(storage, name)))
+            except Corrupt as error:
+                self.unreadable[name] = error
+        self._models = [view.survey.name for view in self._views]
         self._absent: set[tuple[str, str]] = set()
         self._prefetch = Prefetch(storage)
 

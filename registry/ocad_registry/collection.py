@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocad_registry import names
+from ocad_registry.errors import Corrupt
 from ocad_registry.storage import Waste, duration
 from ocad_registry.versions import DELETED, SIGNATURES
 
@@ -51,7 +52,11 @@ def _dispose(storage: Storage, waste: Waste, dry_run: bool) -> Garbage:
 def _find(storage: Storage, models: Iterable[str], grace: float) -> Iterator[Waste]:
     yield from storage.abandoned()
     for name in models:
-        for file in sorted(storage.names(f"{name}/{DELETED}")):
+        try:
+            tombstones = sorted(storage.names(f"{name}/{DELETED}"))
+        except Corrupt:  # what cannot be read is not garbage
+            continue
+        for file in tombstones:
             version = file.removesuffix(".json")
             if file.endswith(".json") and names.is_version(version):
                 yield from _deleted(storage, name, version, grace)

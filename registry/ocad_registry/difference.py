@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _SECTIONS = (
     "files",
     "tags",
 )
+_DIVIDING = ("seed", "split", "windows")
+"""The parameters that decide which rows are for test."""
 _FIELDS = ("task", "metric", "passed", "git_commit", "description")
 
 
@@ -30,7 +32,8 @@ class Change:
     """A value that is not the same in both; one that is missing is None, as null is.
 
     `section` is a field of `metadata.json`, `name` the dotted way to the value below it (empty for the field itself).
-    `delta` is second minus first where both are numbers.
+    `delta` is second minus first where both are numbers. `same_rows` says of a metric whether both were measured on the same
+    rows; None: nobody can tell, as the rows were prepared differently.
     """
 
     section: str
@@ -38,10 +41,30 @@ class Change:
     first: Any
     second: Any
     delta: float | None
+    same_rows: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As `ocad registry diff --json` shows it."""
-        return asdict(self)
+        """As `ocad registry diff --json` shows it; `same_rows` for metrics alone."""
+        shown = asdict(self)
+        if self.section != "metrics":
+            del shown["same_rows"]
+        return shown
+
+
+def same_rows(first: Version, second: Version) -> bool | None:
+    """Whether the metrics of both come from the same rows; None where only their preparation differs, or nothing is known.
+
+    A fingerprint covers rows and encoder: equal ones prove equal rows. Other data, other numbers of rows, or another split
+    prove the contrary.
+    """
+    one, other = first.manifest, second.manifest
+    if one.data is None or other.data is None:
+        return None
+    if one.data.fingerprint == other.data.fingerprint:
+        return True
+    ours, theirs = ((data.name, data.rows, data.splits) for data in (one.data, other.data))
+    divided = [{key: manifest.params.get(key) for key in _DIVIDING} for manifest in (one, other)]
+    return False if ours != theirs or divided[0] != divided[1] else None
 
 
 def compare(first: Version, second: Version) -> list[Change]:
@@ -51,7 +74,9 @@ def compare(first: Version, second: Version) -> list[Change]:
     and times of the versions do not.
     """
     ours, theirs = (version.manifest.model_dump(mode="json") for version in (first, second))
-    return [change for section in (*_FIELDS, *_SECTIONS) for change in _compare(section, ours, theirs)]
+    changes = [change for section in (*_FIELDS, *_SECTIONS) for change in _compare(section, ours, theirs)]
+    same = same_rows(first, second)
+    return [replace(change, same_rows=same) if change.section == "metrics" else change for change in changes]
 
 
 def _compare(section: str, ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[Change]:

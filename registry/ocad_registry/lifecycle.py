@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ocad_registry.deletion import Tombstone
     from ocad_registry.difference import Change
     from ocad_registry.listing import Catalogue, Entry
+    from ocad_registry.modes import Mode
     from ocad_registry.signing import Keys, Signed
     from ocad_registry.storage import Storage
     from ocad_registry.transfer import Copied
@@ -68,6 +69,20 @@ class Lifecycle(ABC):
         with self._failures("collecting garbage"):
             self._open(writing=True)
             return collect(self._storage, self._catalogue.models(), grace, dry_run)
+
+    def check_modes(self, *, fix: bool = False) -> list[Mode]:
+        """What keeps readers, or the group that shares the registry, out of files and folders; with `fix`, mended.
+
+        Raises `Invalid` for an object store, `NotFound` where there is no folder.
+        """
+        from ocad_registry.modes import examine
+
+        place = self._storage.local("")
+        if place is None:
+            raise Invalid(f"`{self._storage.root}` is an object store, which has no modes", "look at its policies")
+        self.require()
+        with self._failures("looking at the modes"):
+            return examine(str(place), fix)
 
     def copy(self, reference: str, target: Lifecycle, *, with_parents: bool = False) -> list[Copied]:
         """Copies a version with its signatures into `target`, byte for byte, its parents before it if asked.
@@ -177,6 +192,10 @@ class Lifecycle(ABC):
     @abstractmethod
     def _open(self, *, writing: bool = False) -> None:
         """Refuses a registry of a newer format."""
+
+    @abstractmethod
+    def require(self) -> None:
+        """Refuses a folder that does not exist."""
 
     @abstractmethod
     def _found(self) -> None:

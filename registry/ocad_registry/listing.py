@@ -27,7 +27,10 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A version in a list. Of a `broken` one (`kind: cause`) only name, version and aliases are known."""
+    """A version in a list. Of a `broken` one (`kind: cause`) only name, version and aliases are known.
+
+    A model whose folder cannot be listed stands there as one broken entry, its `version` empty.
+    """
 
     name: str
     version: str
@@ -42,8 +45,8 @@ class Entry:
 
     @property
     def ref(self) -> str:
-        """`name@version`."""
-        return f"{self.name}@{self.version}"
+        """`name@version`; the name alone of a model that cannot be listed."""
+        return f"{self.name}@{self.version}" if self.version else self.name
 
     def to_json(self) -> dict[str, Any]:
         """The shape of `ocad registry list --json`; `broken` only where it is."""
@@ -103,17 +106,20 @@ class Catalogue:
         With `query` only the readable ones that it chooses; from `offset` on, at most `limit`.
         """
         while True:
-            rows, total, aliases = self._select(name, query, limit, offset)
+            rows, total, aliases, shut = self._select(name, query, limit, offset)
             # a file that was changed in place shows in no listing: what is answered is looked at
             changed = [row for row in rows if not unchanged(self._storage, row[0], row[1], row[-1])]
             if not changed:
-                return Page([_entry(row, aliases) for row in rows], total)
+                entries = [_entry(row, aliases) for row in rows]
+                end = None if limit is None else max(0, offset + limit - total)
+                entries += shut[max(0, offset - total) : end]  # after all others, as the broken ones that they are
+                return Page(entries, total + len(shut))
             self._index.answer(partial(_discard, rows=changed))
 
     def _select(
         self, name: str | None, query: Query | None, limit: int | None, offset: int
-    ) -> tuple[list[Row], int, Aliases]:
-        """The rows of a page, how many there are in all, and the aliases of their models."""
+    ) -> tuple[list[Row], int, Aliases, list[Entry]]:
+        """The rows of a page, how many there are in all, the aliases of their models, and the models that are shut."""
         from ocad_registry import index_rows
         from ocad_registry.coherence import Look
 
@@ -127,7 +133,8 @@ class Catalogue:
             return index_rows.page(connection, name, chosen, limit, offset)
 
         rows, total = self._index.answer(lambda connection: look.answer(connection, paths, select))
-        return rows, total, aliases or self._aliases({row[0] for row in rows})
+        shut = [] if query else [Entry(other, "", broken=error.verdict) for other, error in look.unreadable.items()]
+        return rows, total, aliases or self._aliases({row[0] for row in rows}), shut
 
     def document(self, version: Version) -> dict[str, Any]:
         """The verified `metadata.json`, from the index while its file is unchanged; raises `Corrupt` or `NotFound`."""

@@ -60,10 +60,15 @@ class Tensor(Model):
 
 
 class Signature(Model):
-    """What the served graph takes and gives."""
+    """What the served graph takes and gives.
+
+    `batchable`: whether the rows of a batch are proven not to depend on one another, so that those of several requests may
+    run together; None where nobody has looked.
+    """
 
     inputs: Annotated[list[Tensor], BeforeValidator(_listed)]
     outputs: Annotated[list[Tensor], BeforeValidator(_listed)]
+    batchable: bool | None = None
 
 
 class PluginReference(Model):

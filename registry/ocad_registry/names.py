@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,10 @@ _NUMBER = r"(?:0|[1-9][0-9]{0,14})"
 _LABEL = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 VERSION = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-({_LABEL}(?:\.{_LABEL})*))?")
 VERSION_LENGTH = 64
+LARGEST = 10**15 - 1
+"""The largest number in a version."""
+FURTHEST = 1_000_000
+"""How far the number of an alias entry may lie above the one before it: no entry takes the numbers away from its successors."""
 SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 PATH_LENGTH = 255
 REGISTRY = "registry.json"
@@ -60,6 +65,15 @@ def is_path(path: str) -> bool:
 def entry_number(file_name: str) -> int:
     """The number of an alias entry's file (`000007.json` is 7); 0 for any other name."""
     return int(file_name[:-5]) if ENTRY.fullmatch(file_name) else 0
+
+
+def entry_numbers(files: Iterable[str]) -> tuple[list[int], list[int]]:
+    """The numbers of the entries among `files`, ascending, and those that are none because they leap too far ahead."""
+    numbers = sorted(filter(None, map(entry_number, files)))
+    for place, (before, number) in enumerate(zip([0, *numbers], numbers, strict=False)):
+        if number - before > FURTHEST:
+            return numbers[:place], numbers[place:]
+    return numbers, []
 
 
 def entry_name(number: int) -> str:
@@ -130,11 +144,11 @@ def is_release(version: str) -> bool:
 
 
 def next_minor(versions: list[str]) -> str:
-    """The version after the highest of `versions`: its next minor; `1.0.0` when there is none."""
+    """The version after the highest of `versions`: its next minor, or major where no minor is left; at first `1.0.0`."""
     if not versions:
         return FIRST_VERSION
     major, minor, *_ = version_key(max(versions, key=version_key))
-    return f"{major}.{minor + 1}.0"
+    return f"{major}.{minor + 1}.0" if minor < LARGEST else f"{major + 1}.0.0"
 
 
 def slug(text: str) -> str:

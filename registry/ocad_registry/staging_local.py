@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ocad_registry.digests import digest_stream
+from ocad_registry.modes import FILE_MODE, folder_mode
 from ocad_registry.storage import Stored
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ocad_registry.storage_local import LocalStorage
 
 STAGING = ".staging"
-FILE_MODE = 0o444
-FOLDER_MODE = 0o755
 PATIENCE_S = 1.0
 """How long a writer waits for its turn; one that was stopped while it had its turn must not hold up the others for good."""
 _PAUSE_S = 0.001
@@ -36,7 +35,9 @@ class LocalStaging:
 
     def __init__(self, storage: LocalStorage, name: str = "") -> None:
         self._storage = storage
-        self.folder, self._lock = _claim(storage.make_folder(STAGING), name)
+        staging = storage.make_folder(STAGING)
+        self._mode = folder_mode(os.path.dirname(staging))  # noqa: PTH120
+        self.folder, self._lock = _claim(staging, name, self._mode)
         self._files: dict[str, int] = {}
         self._resumed = bool(name)
         self._turn: int | None = None
@@ -158,7 +159,7 @@ class LocalStaging:
         for folder in _parents(name):
             with suppress(FileExistsError):
                 os.mkdir(f"{self.folder}/{folder}")  # noqa: PTH102
-                os.chmod(f"{self.folder}/{folder}", FOLDER_MODE)  # noqa: PTH101 - whatever the umask
+                os.chmod(f"{self.folder}/{folder}", self._mode)  # noqa: PTH101 - whatever the umask
         if self._resumed:
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/{name}")  # noqa: PTH108
@@ -198,7 +199,7 @@ def lock_folder(place: str) -> int | None:
     return None
 
 
-def _claim(staging: str, name: str) -> tuple[str, int]:
+def _claim(staging: str, name: str, mode: int) -> tuple[str, int]:
     """A folder in `staging` that nobody else works in, and its lock: `name` if that is free, else a new one."""
     while True:
         folder = f"{staging}/{name or uuid4().hex}"
@@ -206,7 +207,8 @@ def _claim(staging: str, name: str) -> tuple[str, int]:
             os.mkdir(folder)  # noqa: PTH102
         lock = lock_folder(folder)
         if lock is not None:
-            os.fchmod(lock, FOLDER_MODE)
+            with suppress(PermissionError):  # another user's, which was killed
+                os.fchmod(lock, mode)
             return folder, lock
         name = ""
 

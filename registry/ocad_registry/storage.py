@@ -116,7 +116,10 @@ class Receiving(Protocol):
 
 
 class Storage(Protocol):
-    """Reads raise `FileNotFoundError` for what is absent and `Corrupt` (`symlink`, `not-a-file`) for what is no plain file."""
+    """Reads raise `FileNotFoundError` for what is absent and `Corrupt` (`symlink`, `not-a-file`) for what is no plain file.
+
+    A model, or what lies in it, that the file system refuses to this user or fails on is `Corrupt` (`unreadable`).
+    """
 
     @property
     def root(self) -> str:

@@ -16,10 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from ocad_registry import names
 from ocad_registry.digests import check_file, digest_stream
 from ocad_registry.errors import Corrupt
-from ocad_registry.staging_local import FOLDER_MODE, READ, STAGING, LocalStaging, lock_folder, sync_folder
+from ocad_registry.modes import FOLDER_MODE, GROUP, folder_mode
+from ocad_registry.staging_local import READ, STAGING, LocalStaging, lock_folder, sync_folder
 from ocad_registry.storage import Kind, Payload, Stamp, Waste, duration
+
+_LOCAL = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG})
+"""Errors of one file or folder, not of the program or the whole disk."""
 
 
 class LocalStorage:
@@ -44,6 +49,8 @@ class LocalStorage:
                 return {entry.name: _entry_kind(entry) for entry in entries}
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise _refused(error, folder) from error
 
     def names(self, folder: str) -> Sequence[str]:
         """The names in `folder`."""
@@ -53,6 +60,8 @@ class LocalStorage:
             return os.listdir(self._place(folder))  # noqa: PTH208
         except FileNotFoundError:
             return ()
+        except OSError as error:
+            raise _refused(error, folder) from error
 
     def kind(self, path: str) -> Kind | None:
         """What `path` is; a symlink anywhere on the way makes it a `link`."""
@@ -65,16 +74,20 @@ class LocalStorage:
                     return "link"
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _refused(error, path) from error
         if stat.S_ISREG(mode):
             return "file"
         return "folder" if stat.S_ISDIR(mode) else "other"
 
     def stamp(self, path: str) -> Stamp | None:
-        """Device, inode, size, mtime and ctime."""
+        """Device, inode, size, mtime and ctime; of what cannot be looked at, the error."""
         try:
             found = os.lstat(self._place(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            return 0, 0, 0, 0, error.errno or 0
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def read(self, path: str, limit: int) -> bytes:
@@ -218,7 +231,8 @@ class LocalStorage:
         place = self._base
         if not os.path.isdir(place):  # noqa: PTH112
             os.makedirs(place, exist_ok=True)  # noqa: PTH103
-            os.chmod(place, FOLDER_MODE)  # noqa: PTH101
+            # a group that the umask and the folder above let in stays in
+            os.chmod(place, FOLDER_MODE | os.lstat(place).st_mode & GROUP)  # noqa: PTH101
             sync_folder(os.path.dirname(place))  # noqa: PTH120
         for segment in folder.split("/") if folder else []:
             parent, place = place, f"{place}/{segment}"
@@ -227,7 +241,7 @@ class LocalStorage:
             except FileNotFoundError:
                 with suppress(FileExistsError):
                     os.mkdir(place)  # noqa: PTH102
-                    os.chmod(place, FOLDER_MODE)  # noqa: PTH101 - whatever the umask
+                    os.chmod(place, folder_mode(self._base))  # noqa: PTH101 - whatever the umask
                 sync_folder(parent)
             else:
                 if not stat.S_ISDIR(mode):
@@ -248,12 +262,23 @@ class LocalStorage:
                 raise Corrupt("not-a-file", f"`{path}` is no regular file") from None
             if error.errno == errno.ENOTDIR:
                 raise FileNotFoundError(error.errno, error.strerror, path) from None
-            raise
+            raise _refused(error, path) from error
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
             raise Corrupt("not-a-file", f"`{path}` is no regular file")
         return descriptor, found.st_size
+
+
+def _refused(error: OSError, path: str) -> Exception:
+    """What to raise for `error` at `path`: where only this is shut or failing, a verdict on it and on nothing else."""
+    if error.errno not in _LOCAL or ("/" not in path and not names.is_model(path)):
+        return error
+    return Corrupt(
+        "unreadable",
+        f"`{path}` cannot be read ({(error.strerror or 'unknown error').lower()})",
+        "`ocad registry doctor` says what to do",
+    )
 
 
 def _remove_hidden(place: str) -> bool:

@@ -38,6 +38,7 @@ Entries = list[Entry]
 Names = list[str]
 History = list[AliasEntry]
 Findings = list[Finding]
+Versions = list[Version]
 
 
 class Registry(Lifecycle):
@@ -61,6 +62,20 @@ class Registry(Lifecycle):
     def root(self) -> str:
         """The folder, or the URL."""
         return self._storage.root
+
+    def require(self) -> None:
+        """Raises `NotFound` where the folder does not exist, which other calls take for an empty registry.
+
+        A person who asks for a list should be told: behind it is a typing error, or a mount that was lost.
+        """
+        place = self._storage.local("")
+        with self._failures("looking for it"):
+            try:
+                if place is not None:
+                    place.stat()
+            except FileNotFoundError:
+                hint = "correct `--registry` or `OCAD_REGISTRY`, or mount it; the first `ocad train` makes a new one"
+                raise NotFound(f"there is no registry `{self.root}`", hint) from None
 
     def publish(self, draft: Draft, artifacts: Sequence[Artifact], version: str | None = None) -> Version:
         """Stores `draft` with copies of `artifacts` as a new, immutable version; it is durable when this returns.
@@ -151,7 +166,7 @@ class Registry(Lifecycle):
 
         A version that did not pass is `Refused` unless `force` is given with a `reason`. `expect` names the version that
         the alias must point at now (`none`: it must not be set), else `ExpectationFailed`. Damaged versions are never
-        promoted (`Corrupt`).
+        promoted (`Corrupt`). What holds for the version holds for its children too, whose alias goes along.
         """
         names.check_alias(alias)
         if force and not reason:
@@ -159,7 +174,9 @@ class Registry(Lifecycle):
         expected = expect if expect in (None, UNSET) else names.check_version(expect)
         with self._failures(f"promoting `{reference}`", "nothing was moved"):
             self._open(writing=True)
-            version = self._promotable(reference, force)
+            version = self._promotable(self.resolve(reference), force)
+            for child in self._children_of(version):
+                self._promotable(child, force)
             passed = version.manifest.passed
 
             def decide() -> AliasEntry:
@@ -168,13 +185,14 @@ class Registry(Lifecycle):
 
             entry = rows.append(self._storage, version.name, alias, decide)
             self._give_way(version.version, version.name, alias)
+            self._take_along(version.name, alias, reason)
             return entry
 
     def rollback(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
         """Points `alias` at the version that was live before the current one was promoted.
 
-        A second rollback goes one further back, never forth; deleted and damaged versions are passed over. Raises
-        `NotFound` when there is nothing to go back to.
+        A second rollback goes one further back, never forth; deleted and damaged versions are passed over. The alias of
+        its children goes along. Raises `NotFound` when there is nothing to go back to.
         """
         names.check_model(name)
         names.check_alias(alias)
@@ -182,10 +200,14 @@ class Registry(Lifecycle):
             self._open(writing=True)
             entry = rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
             self._give_way(cast("str", entry.version), name, alias)
+            self._take_along(name, alias, reason)
             return entry
 
     def unset(self, name: str, alias: str, *, reason: str = "") -> AliasEntry:
-        """Ends `alias`; its history stays, and `rollback` brings it back. Raises `NotFound` when it is not set."""
+        """Ends `alias`, and that of the children; its history stays, and `rollback` brings it back.
+
+        Raises `NotFound` when it is not set.
+        """
         names.check_model(name)
         names.check_alias(alias)
 
@@ -196,7 +218,15 @@ class Registry(Lifecycle):
 
         with self._failures(f"unsetting `{name}@{alias}`", "nothing was moved"):
             self._open(writing=True)
-            return rows.append(self._storage, name, alias, decide)
+            entry = rows.append(self._storage, name, alias, decide)
+            self._take_along(name, alias, reason)
+            return entry
+
+    def children(self, reference: str) -> Versions:
+        """The versions `NAME-KEY` that were built from the one that `reference` names: further graphs of the same model."""
+        version = self.resolve(reference)
+        with self._failures(f"reading the children of `{version.ref}`"):
+            return self._children_of(version)
 
     def history(self, name: str, alias: str) -> History:
         """Every move of `alias`, oldest first; raises `NotFound` when it was never set."""
@@ -244,6 +274,8 @@ class Registry(Lifecycle):
     def _no_model(self, name: str) -> NotFound:
         from difflib import get_close_matches
 
+        if not (self._checked or self._catalogue.models()):
+            return NotFound(f"there is no registry `{self.root}`, and so no model `{name}`", "check its folder or URL")
         close = get_close_matches(name, self._catalogue.models(), n=1)
         hint = f"did you mean `{close[0]}`?" if close else "`ocad registry list` shows all models"
         return NotFound(f"there is no model `{name}` in `{self.root}`", hint)
@@ -260,8 +292,23 @@ class Registry(Lifecycle):
         hint = f"name a version: `ocad registry list {name}`"
         raise NotFound(f"`{name}` has no production alias and no readable release that passed", hint)
 
-    def _promotable(self, reference: str, force: bool) -> Version:
-        version = self.resolve(reference)
+    def _children_of(self, version: Version) -> Versions:
+        from ocad_registry.children import children
+
+        return children(self._storage, self._catalogue.models(), version)
+
+    def _take_along(self, name: str, alias: str, reason: str) -> None:
+        from ocad_registry.children import follow
+
+        def make(kind: EntryKind, child: Version | None) -> AliasEntry:
+            if child is not None and kind == "rollback":
+                child.verify()
+            forced = kind == "promote" and child is not None and not child.manifest.passed
+            return self._entry(kind, child, reason or f"goes along with `{name}`", forced)
+
+        follow(self._storage, self._catalogue.models(), name, alias, make)
+
+    def _promotable(self, version: Version, force: bool) -> Version:
         version.verify()
         if not version.manifest.passed and not force:
             causes = "; ".join(version.manifest.failures())

@@ -50,7 +50,7 @@ class Survey(NamedTuple):
 
 
 def survey(storage: Storage, name: str) -> Survey:
-    """Looks at the model `name`."""
+    """Looks at the model `name`; raises `Corrupt` (`unreadable`) where its folder is shut."""
     mark = _mark(storage, name)  # before the listing, so that what comes between is found the next time
     listed, tombstones = storage.list(name), storage.names(f"{name}/{DELETED}")
     parts = ("/".join(listed), "/".join(listed.values()), "/".join(tombstones))
@@ -73,12 +73,17 @@ def stamps(storage: Storage, name: str, versions: Mapping[str, bool]) -> dict[st
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        return dict.fromkeys(versions, _failed(error))
     try:
         for version, plain in versions.items():
             if plain:
                 try:
                     file = os.stat(f"{version}/{METADATA}", dir_fd=folder, follow_symlinks=False)
                 except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError as error:  # reading it will say so
+                    found[version] = _failed(error)
                     continue
                 found[version] = _PACK(file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
     finally:
@@ -105,6 +110,11 @@ def packed(stamp: Stamp | None) -> bytes:
     if stamp is None:
         return ABSENT
     return stamp.encode() if isinstance(stamp, str) else _PACK(*stamp)
+
+
+def _failed(error: OSError) -> bytes:
+    """The stamp of what cannot be looked at: it changes when that changes."""
+    return packed((0, 0, 0, 0, error.errno or 0))
 
 
 def _is_folder(storage: Storage) -> bool:

@@ -51,16 +51,29 @@ def verify_registry(storage: Storage, catalogue: Catalogue, keys: Keys | None = 
     if models and storage.kind(names.REGISTRY) is None:
         found.append(Finding(names.REGISTRY, "warning", "registry-missing", "it is missing: format 1 is assumed"))
     for name in models:
-        found += _strays(storage, name, _is_model_child)
-        found += _strays(storage, f"{name}/{DELETED}", _is_tombstone)
-        found += _strays(storage, f"{name}/{ALIASES}", _is_alias)
-        found += _strays(storage, f"{name}/{SIGNATURES}", _is_version)
-        for version in sorted(catalogue.living(name), key=names.version_key):
-            found += verify_version(storage, name, version, keys)
-        for alias, kind in sorted(storage.list(f"{name}/{ALIASES}").items()):
-            if _is_alias(alias, kind):
-                found += _verify_alias(storage, name, alias)
+        found += _readable(name, _verify_model(storage, catalogue, name, keys))
     return found
+
+
+def _readable(reference: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The `findings`, and one more where something on the way cannot be read: what comes after it is left out."""
+    try:
+        yield from findings
+    except Corrupt as error:
+        yield Finding(reference, "error", error.code, error.message)
+
+
+def _verify_model(storage: Storage, catalogue: Catalogue, name: str, keys: Keys | None) -> Iterator[Finding]:
+    living = catalogue.living(name)
+    yield from _strays(storage, name, _is_model_child)
+    yield from _strays(storage, f"{name}/{DELETED}", _is_tombstone)
+    yield from _readable(f"{name}/{SIGNATURES}", _strays(storage, f"{name}/{SIGNATURES}", _is_version))
+    for version in sorted(living, key=names.version_key):
+        yield from verify_version(storage, name, version, keys)
+    yield from _strays(storage, f"{name}/{ALIASES}", _is_alias)
+    for alias, kind in sorted(storage.list(f"{name}/{ALIASES}").items()):
+        if _is_alias(alias, kind):
+            yield from _readable(f"{name}@{alias}", _verify_alias(storage, name, alias))
 
 
 def verify_version(storage: Storage, name: str, version: str, keys: Keys | None = None) -> list[Finding]:
@@ -79,7 +92,7 @@ def verify_version(storage: Storage, name: str, version: str, keys: Keys | None 
         return [Finding(ref, "warning", "incomplete", f"`{ref}` has no `{METADATA}`: it was never published")]
     except Corrupt as error:
         return [Finding(ref, "error", error.code, error.message)]
-    return [*_unlisted(storage, found), *_parents(storage, found.manifest)]
+    return [*_readable(ref, _unlisted(storage, found)), *_parents(storage, found.manifest)]
 
 
 def _unlisted(storage: Storage, version: Version) -> Iterator[Finding]:
@@ -112,16 +125,18 @@ def _parents(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _verify_alias(storage: Storage, name: str, alias: str) -> Iterator[Finding]:
+    folder = f"{name}/{ALIASES}/{alias}"
     ref, taken = f"{name}@{alias}", numbers(storage, name, alias)
-    yield from _strays(storage, f"{name}/{ALIASES}/{alias}", _is_entry)
+    leaping = {names.entry_name(number) for number in names.entry_numbers(storage.names(folder))[1]}
+    yield from _strays(storage, folder, lambda file, _kind: names.entry_number(file) > 0 and file not in leaping)
     for number in taken:
         try:
             read_entry(storage, name, alias, number)
         except Corrupt as error:
             yield Finding(ref, "error", error.code, error.message)
-    missing = sorted(set(range(1, taken[-1])) - set(taken)) if taken else []
+    missing = next((place for place, number in enumerate(taken, 1) if place != number), None)
     if missing:
-        yield Finding(ref, "warning", "alias-gap", f"`{ref}` has no entry {missing[0]} though a later one exists")
+        yield Finding(ref, "warning", "alias-gap", f"`{ref}` has no entry {missing} though a later one exists")
     yield from _verify_target(storage, name, alias)
 
 
@@ -175,7 +190,3 @@ def _is_version(name: str, kind: Kind) -> bool:
 
 def _is_alias(name: str, kind: Kind) -> bool:
     return kind == "folder" and names.ALIAS.fullmatch(name) is not None
-
-
-def _is_entry(name: str, _kind: Kind) -> bool:
-    return names.entry_number(name) > 0

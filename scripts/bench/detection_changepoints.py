@@ -18,7 +18,7 @@ from report import machine
 
 from ocad.catalogue import find_data
 from ocad.detection.events import alerts_of
-from ocad.detection.hold import Hold
+from ocad.detection.hold import default_hold
 from ocad.detection.pelt import change_points
 from ocad.host import Host
 from ocad.pipeline import train
@@ -31,12 +31,12 @@ from ocad_registry import Registry
 
 DATA = "ripe_rtt"
 NEAR_US = 30 * 60_000_000
-DELAYS = "configs/changepoint/delays.yaml"
 DETECTORS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
-    "changepoint (streaming)": ("changepoint", DELAYS, ("cusum.direction=both",)),
+    "changepoint (streaming)": ("changepoint", "configs/changepoint/default.yaml", ("cusum.direction=both",)),
     "rules alone (streaming)": ("rule_based", "configs/rule_based/default.yaml", ()),
 }
-SURPRISES = (1.0, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
+LEVELS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 17.0, 20.0, 25.0, 30.0)
+"""Noise units of which an alarm is made."""
 PENALTIES = (28.0, 300.0, 3000.0, 10_000.0, 20_000.0, 40_000.0, 80_000.0)
 """What a change point must save, in squared deviations; PELT's own default is about 28 here."""
 
@@ -110,18 +110,18 @@ def methods(frame: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> dict[str,
             request = TrainRequest(plugin, METRIC, str(path), config, overrides, runs=f"{folder}/runs")
             model = session.load(train(request, session).version.ref)
             assert isinstance(model, Detector)
-            surprises = {link: model.score(part) for link, part in parts.items() if link in set(frame["endpoint"])}
-            result[name] = SURPRISES, streaming(parts, surprises)
+            scores = {link: model.score(part) for link, part in parts.items() if link in set(frame["endpoint"])}
+            result[name] = LEVELS, streaming(parts, scores)
     return {**result, "PELT (offline, sees the whole series)": (PENALTIES, offline(parts))}
 
 
-def streaming(parts: Mapping[str, pd.DataFrame], surprises: Mapping[str, NDArray[np.float64]]) -> Tell:
+def streaming(parts: Mapping[str, pd.DataFrame], scores: Mapping[str, NDArray[np.float64]]) -> Tell:
     """An alarm's first row tells of a change."""
 
     def tell(level: float, names: Sequence[str]) -> Found:
-        hold = {name: Hold(level, level, 1, 1, 0.85 * level, 2) for name in names}
+        hold = {name: default_hold(level) for name in names}
         return {
-            name: times_of(parts[name])[[alert.start for alert in alerts_of(hold[name].run(surprises[name]))]].tolist()
+            name: times_of(parts[name])[[alert.start for alert in alerts_of(hold[name].run(scores[name]))]].tolist()
             for name in names
         }
 

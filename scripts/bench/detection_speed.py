@@ -222,7 +222,7 @@ def batch(composite: Ensemble, rounds: int) -> list[str]:
     together = len(frame) / sum(spent[name] for name in FAST)
     rows = [f"| `{name}` | {len(frame) / used:,.0f} |" for name, used in spent.items()]
     return [
-        f"**A frame.** {len(frame):,} rows of four metrics and {LINKS} links through `score`, from rows to calibrated surprise.",
+        f"**A frame.** {len(frame):,} rows of four metrics and {LINKS} links through `score`, from rows to noise units.",
         f"Medians over {rounds} rounds in turn. Bar: rules, CUSUM and forest together {BATCH_BAR:,} rows a second on one core;",
         f"it is {together:,.0f} rows, {len(METRICS) * together:,.0f} measurements.",
         "",

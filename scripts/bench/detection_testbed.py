@@ -41,8 +41,8 @@ MEMBERS = ("rule_based", "changepoint", "residual", "isolation_forest")
 BESIDE = ("subspace",)
 PRECISION, RECALL, F1, POINT_FPR = 0.95, 0.85, 0.90, 0.05
 RULE_LEVELS = tuple(
-    (f"rules.missed.ccm={share}", f"rules.level.sigmas={level}", f"rules.jump.sigmas={jump}")
-    for share, level, jump in itertools.product((0.02, 0.05, 0.1), (4.0, 6.0, 10.0), (8.0, 16.0))
+    (f"rules.missed.ccm={share}", f"rules.level.sigmas={level}", f"rules.level.lasting={lasting}")
+    for share, level, lasting in itertools.product((0.05, 0.1, 0.25), (6.0, 8.0, 12.0), (2.5, 3.5))
 )
 """Levels tried for the rules, whose own are those of an operator who never saw a recording."""
 SMALL = 6.0
@@ -120,8 +120,6 @@ def trained(path: Path, folder: Path) -> dict[str, Ensemble]:
     config = "configs/composite/oran.yaml"
     members = f"members=[{','.join(references[member] for member in MEMBERS)}]"
     composite = register("composite", "oran", config, "composite-oran", members)
-    # the rules begin nowhere, so random alarm rules are tried for them too
-    searched = ("weights=[]", "thresholds=[]", "search.candidates=1500")
     rules = {
         levels: register(
             "composite",
@@ -129,7 +127,6 @@ def trained(path: Path, folder: Path) -> dict[str, Ensemble]:
             config,
             "rules-oran",
             f"members=[{register('rule_based', 'oran', 'configs/rule_based/oran.yaml', 'rule_based-oran', *levels)}]",
-            *searched,
         )
         for levels in ((), *RULE_LEVELS)
     }

@@ -50,6 +50,10 @@ pub struct Config {
     /// Most rows of a batch; 1 never batches
     #[arg(long, env = "OCAD_SERVER_MAX_BATCH", hide_env = true, default_value_t = 128, value_name = "ROWS")]
     pub max_batch: usize,
+    /// Whether the rows of several requests for a model may run together, whatever its versions say: NAME=on or
+    /// NAME=off; may be given again
+    #[arg(long = "batch", env = "OCAD_SERVER_BATCH", hide_env = true, value_name = "NAME=X", value_delimiter = ',')]
+    pub batch: Vec<String>,
     /// Wait for a batch to fill; 0 never waits
     #[arg(long, env = "OCAD_SERVER_MAX_WAIT_US", hide_env = true, default_value_t = 0, value_name = "US")]
     pub max_wait_us: u64,
@@ -138,6 +142,16 @@ impl Config {
             base.map(|base| base.join("ocad-server"))
         });
         folder.map(|folder| folder.join("verdicts.json"))
+    }
+
+    /// What the operator says of single models' batches.
+    pub fn batching(&self) -> Result<HashMap<String, bool>> {
+        let read = |text: &String| match text.split_once('=') {
+            Some((name, "on")) if !name.is_empty() => Ok((name.to_owned(), true)),
+            Some((name, "off")) if !name.is_empty() => Ok((name.to_owned(), false)),
+            _ => Err(Error::Invalid(format!("`--batch {text}` is not understood: write `NAME=on` or `NAME=off`"))),
+        };
+        self.batch.iter().map(read).collect()
     }
 
     /// The answers for models without a version.

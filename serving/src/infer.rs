@@ -160,20 +160,22 @@ impl App {
         call: (Protocol, Instant),
     ) -> Result<Answer> {
         let Source::Model(model, _) = &source else { return constant(source, &inputs, wanted) };
-        let (tensors, rows) = model.signature.arrange(inputs)?;
-        let positions = match wanted {
-            Some(names) => model.signature.select(names.iter().map(String::as_str))?,
-            None => (0..model.signature.outputs.len()).collect(),
-        };
-        let names: Vec<String> =
-            positions.iter().map(|position| model.signature.outputs[*position].name.clone()).collect();
-        let tensors = model.infer(tensors, rows, positions, deadline).await?;
+        let answered = answer(model, inputs, wanted, deadline).await;
         let (protocol, arrived) = call;
-        let series = protocol.series(model);
-        series.requests.increment(1);
-        series.rows.increment(rows as u64);
-        series.seconds.record(arrived.elapsed().as_secs_f64());
-        Ok(Answer { outputs: names.into_iter().zip(tensors).collect(), source })
+        match answered {
+            Ok((outputs, rows)) => {
+                let series = protocol.series(model);
+                series.requests.increment(1);
+                series.rows.increment(rows as u64);
+                series.seconds.record(arrived.elapsed().as_secs_f64());
+                model.statistics.succeeded(rows, arrived.elapsed());
+                Ok(Answer { outputs, source })
+            }
+            Err(error) => {
+                model.statistics.failed(arrived.elapsed());
+                Err(error)
+            }
+        }
     }
 
     /// Counts a failure of a request for `name`.
@@ -181,6 +183,23 @@ impl App {
         let known = self.catalog.snapshot().models.contains_key(name);
         self.metrics.failed(protocol.label(), if known { name } else { "" }, error.kind());
     }
+}
+
+/// The outputs of `model` for `inputs` with their names, and the rows of the request.
+async fn answer(
+    model: &Model,
+    inputs: Vec<NamedTensor<'_>>,
+    wanted: Option<&[String]>,
+    deadline: Instant,
+) -> Result<(Vec<(String, Tensor)>, usize)> {
+    let (tensors, rows) = model.signature.arrange(inputs)?;
+    let positions = match wanted {
+        Some(names) => model.signature.select(names.iter().map(String::as_str))?,
+        None => (0..model.signature.outputs.len()).collect(),
+    };
+    let names: Vec<String> = positions.iter().map(|position| model.signature.outputs[*position].name.clone()).collect();
+    let tensors = model.infer(tensors, rows, positions, deadline).await?;
+    Ok((names.into_iter().zip(tensors).collect(), rows))
 }
 
 /// The answer of a constant: one number per row of the first input, for each output asked for.

@@ -98,6 +98,7 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
             batchable: true,
             spin: Duration::from_micros(config.spin_us),
         },
+        batching: config.batching()?,
         dispatch: Dispatch::start(),
         metrics: metrics.clone(),
     };

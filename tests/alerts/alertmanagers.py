@@ -54,13 +54,13 @@ def _program(folder: Path) -> tuple[str, Path | None]:
             return found, None
     fetch = "apt-get download -q prometheus-alertmanager"
     for line in (f"{fetch} || {{ apt-get update -q && {fetch}; }}", "dpkg-deb -x *.deb ."):
-        done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, f"Alertmanager is not installed and cannot be fetched: {done.stderr[-300:]}"
     return str(folder / "usr" / "bin" / "prometheus-alertmanager"), folder / "usr" / "share"
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             with urlopen(f"http://{address}/-/ready", timeout=5):

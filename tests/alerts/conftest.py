@@ -30,9 +30,12 @@ def incident(
     score: float = 4.0,
     sigmas: float = 5.0,
     kind: Kind = "shift",
+    times: float | None = None,
+    lost: float = 0.0,
 ) -> Incident:
-    """An incident whose id, like that of a detector, is made of endpoint and start."""
-    deviations = {metric: Deviation(812.0, 400.0, "us", sigmas) for metric in metrics}
+    """An incident whose id, like that of a detector, is made of endpoint and start; `lost` is out of 100 rows."""
+    counts: dict[str, Any] = {"lost": lost, "expected": 100 if lost else 0, "times": times}
+    deviations = {metric: Deviation(812.0, 400.0, "us", sigmas, **counts) for metric in metrics}
     detectors = {"rule_based-oran@1.0.0": score, "residual-oran@1.0.0": score / 2}
     stop = None if end is None else at(end)
     return Incident(f"{endpoint}|{start}", endpoint, metrics, at(start), stop, kind, score, detectors, deviations, 3)

@@ -19,6 +19,10 @@ class Receiver:
 
     port: int = 0
     answer: Callable[[int], int] = lambda number: 204
+    answer_to: Callable[[Any], int] | None = None
+    """Or by its body."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """What every answer has besides."""
     answered: Callable[[int], None] = lambda number: None
     """Called after the answer to a request is on its way."""
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
@@ -33,12 +37,17 @@ class Receiver:
         """The idempotency keys of all requests, doubled ones included."""
         return [headers["Idempotency-Key"] for _, headers, _ in self.requests]
 
-    def wait_for(self, count: int, seconds: float = 30) -> None:
+    def wait_for(self, count: int, seconds: float = 300) -> None:
         """Returns when `count` requests have arrived; fails the test when they do not."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.requests) >= count, seconds), (
                 f"{len(self.requests)} of {count}"
             )
+
+    def wait_until(self, true: Callable[[], bool], seconds: float = 30) -> None:
+        """Returns when `true` says so of what has arrived; fails the test when it never does."""
+        with self.arrived:
+            assert self.arrived.wait_for(true, seconds), f"waited in vain; {len(self.requests)} requests"
 
 
 @contextmanager
@@ -58,11 +67,13 @@ def receiving(receiver: Receiver) -> Iterator[Receiver]:
                 receiver.requests.append((self.path, dict(self.headers), json.loads(body)))
                 number = len(receiver.requests)
                 receiver.arrived.notify_all()
-            status = receiver.answer(number)
+            status = receiver.answer_to(json.loads(body)) if receiver.answer_to else receiver.answer(number)
             with suppress(ConnectionError):
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", receiver.url)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 self.wfile.flush()
@@ -83,6 +94,39 @@ def receiving(receiver: Receiver) -> Iterator[Receiver]:
         thread.join()
 
 
+DRIPS = {
+    "status": (b"", b"H"),
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"x"),
+}
+
+
+@contextmanager
+def dripping(part: str) -> Iterator[int]:
+    """A receiver whose answers never end in that part; gives its port."""
+    begin, drop = DRIPS[part]
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(begin)
+            while not over.wait(0.02):
+                connection.sendall(drop)
+
+    def serve() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        over.set()
+        thread.join()
+
+
 def free_port() -> int:
     """A port of this machine that nobody uses now."""
     with socket.socket() as probe:
@@ -90,7 +134,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
     """Returns when `true` says so; fails the test when it never does."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -41,8 +41,8 @@ def test_what_is_posted(folder: Path) -> None:
             manager.observe(incident("a", 0))
             manager.observe(incident("b", 1, metrics=("udp_echo", "ecpri"), kind="drift"))
             manager.tick(at(20))
-            manager.observe(incident("a", 0, score=7.0))
-            manager.observe(incident("a", 0, 30, score=7.0))
+            manager.observe(incident("a", 0, times=3.0))
+            manager.observe(incident("a", 0, 30, times=3.0))
             manager.observe(incident("b", 1, 60, metrics=("udp_echo", "ecpri"), kind="drift"))
             manager.tick(at(200))
         first = receiver.requests[0]
@@ -108,10 +108,10 @@ def test_a_real_alertmanager(folder: Path, tmp_path: Path) -> None:
             outlived = datetime.now(UTC) + timedelta(seconds=6)
             wait_until(lambda: not_seen_without(severities, "info") or datetime.now(UTC) > outlived)
             assert severities() == ["info"], "sent again within its timeout of 3 s"
-            manager.observe(live("cell-7", begun, score=13.0))
+            manager.observe(live("cell-7", begun, times=20.0))
             wait_until(lambda: severities() == ["critical"])
             wait_until(lambda: ("critical", "firing") in heard())
-            manager.observe(live("cell-7", begun, begun + timedelta(seconds=30), score=13.0))
+            manager.observe(live("cell-7", begun, begun + timedelta(seconds=30), times=20.0))
             manager.tick(us(begun) + 50_000_000)
             wait_until(lambda: severities() == [])
             wait_until(lambda: ("critical", "resolved") in heard())

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ocad.detection.alerts import AlertManager, AlertStore
+from ocad.detection.alerts import AlertManager, AlertStore, load_settings
 from ocad.detection.alerts.courier import Backoff, Lease
 from ocad.detection.alerts.notices import Notice
 from ocad.detection.alerts.outbox import Outbox
-from ocad.detection.alerts.settings import DeliverySettings, WebhookSettings
+from ocad.detection.alerts.settings import DeliverySettings
 from ocad.detection.alerts.sinks import DeliveryError, JsonlSink, make_sinks
+from ocad.errors import ConfigError
 
 from .conftest import at, incident
-from .receivers import Receiver, receiving, wait_until
+from .receivers import Receiver, dripping, receiving, wait_until
 from .sender import detect, settings
 
 
@@ -34,6 +36,13 @@ def manager_of(folder: Path, url: str, warnings: list[str], **changes: Any) -> A
     )
 
 
+FAST: dict[str, Any] = {
+    "group_wait_s": 0,
+    "hold_down_s": 1,
+    "delivery": {"first_s": 0.01, "longest_s": 0.2, "drain_s": 60},
+}
+
+
 def deliveries(folder: Path, sink: str) -> list[dict[str, Any]]:
     store = AlertStore(folder)
     told = Outbox(store).history(10_000)
@@ -41,13 +50,22 @@ def deliveries(folder: Path, sink: str) -> list[dict[str, Any]]:
     return [notice["deliveries"][sink] for notice in told]
 
 
-def test_a_webhook_gets_every_notification_in_order(folder: Path) -> None:
+def written(file: Path, **values: Any) -> Path:
+    """A configuration as a person writes it."""
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return file
+
+
+def test_a_webhook_gets_every_notification_in_order(folder: Path, tmp_path: Path) -> None:
     warnings: list[str] = []
     headers = {"Authorization": "Bearer ${OCAD_TEST_TOKEN}"}
     with receiving(Receiver()) as receiver, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("OCAD_TEST_TOKEN", "secret")
         sinks = {"console": None, "webhook": {"url": receiver.url, "headers": headers}}
-        with manager_of(folder, receiver.url, warnings, sinks=sinks) as manager:
+        config = load_settings(written(tmp_path / "alerts.yaml", **FAST, sinks=sinks))
+        with AlertManager(
+            config, AlertStore(folder), make_sinks(config, folder), warn=warnings.append, chance=random.Random(1)
+        ) as manager:
             detect(manager, 8)
     assert [state["state"] for state in deliveries(folder, "webhook")] == ["delivered"] * 16
     assert [body["status"] for _, _, body in receiver.requests].count("resolved") == 8
@@ -100,32 +118,80 @@ def test_what_waits_at_the_end_is_sent_at_the_next_start(folder: Path) -> None:
     assert len(set(receiver.keys)) == len(receiver.keys) == 8
 
 
-@pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_receiver_in_trouble_is_asked_again_with_the_same_key(folder: Path, status: int) -> None:
-    receiver = Receiver(answer=lambda number: 200 if number > 7 else status)
-    with receiving(receiver), manager_of(folder, receiver.url, []) as manager:
-        detect(manager, 2)
-    assert len(set(receiver.keys[:8])) == 1
-    assert len(set(receiver.keys)) == 4
-    assert len(receiver.keys) == 4 + 7
-    assert [state["attempts"] for state in deliveries(folder, "webhook")] == [8, 1, 1, 1]
-
-
-@pytest.mark.parametrize("status", [400, 401, 404, 302])
-def test_what_is_refused_is_set_aside_and_tried_at_the_next_start(folder: Path, status: int) -> None:
+@pytest.mark.parametrize("status", [500, 503, 429, 408, 400, 401, 404, 302])
+def test_one_body_that_is_not_taken_keeps_no_other_back(folder: Path, status: int) -> None:
+    """Whatever the receiver says of `link-b`, the others arrive; it is tried again with the same key, and in its order."""
     warnings: list[str] = []
-    with receiving(Receiver(answer=lambda number: status if number <= 5 else 200)) as receiver:
-        with manager_of(folder, receiver.url, warnings) as manager:
+    willing = threading.Event()
+    receiver = Receiver(answer_to=lambda body: 200 if willing.is_set() or body["endpoint"] != "link-b" else status)
+    with receiving(receiver), manager_of(folder, receiver.url, warnings) as manager:
+        detect(manager, 6)
+        receiver.wait_until(lambda: len(arrived_at(receiver, "link-a", "link-c")) == 8)
+        receiver.wait_until(lambda: receiver.keys.count(arrived_at(receiver, "link-b")[0]) >= 3)
+        early = {body["status"] for _, _, body in receiver.requests if body["endpoint"] == "link-b"}
+        assert early == {"firing"}, "in its order"
+        willing.set()
+    assert {state["state"] for state in deliveries(folder, "webhook")} == {"delivered"}
+    told = [body["status"] for _, _, body in receiver.requests if body["endpoint"] == "link-b"]
+    assert told.index("resolved") > told.index("firing")
+    server = f"`http://127.0.0.1:{receiver.port}`"
+    assert warnings[0] == (
+        f"cannot deliver alerts to `webhook`: {server} answered {status}; they are kept and tried again"
+    )
+    assert warnings[1].startswith("alerts reach `webhook` again after ")
+    assert len(warnings) == 2
+
+
+def arrived_at(receiver: Receiver, *endpoints: str) -> list[str]:
+    """The keys of what came about these endpoints, each once, in the order in which they first came."""
+    return list(dict.fromkeys(body["key"] for _, _, body in receiver.requests if body["endpoint"] in endpoints))
+
+
+def test_what_is_not_taken_for_too_long_is_set_aside_listed_and_tried_at_the_next_start(folder: Path) -> None:
+    warnings: list[str] = []
+    willing = threading.Event()
+    receiver = Receiver(answer_to=lambda body: 200 if willing.is_set() or body["endpoint"] != "link-a" else 404)
+    with receiving(receiver):
+        short = {"first_s": 0.01, "longest_s": 0.02, "give_up_s": 0.05, "drain_s": 60}
+        with manager_of(folder, receiver.url, warnings, delivery=short) as manager:
             detect(manager, 2)
-        refused, *others = deliveries(folder, "webhook")
-        assert (refused["state"], refused["attempts"]) == ("refused", 5)
-        assert refused["cause"] == f"`http://127.0.0.1:{receiver.port}` answered {status}"
-        assert [state["state"] for state in others] == ["delivered"] * 3
-        assert f"`webhook` refuses the notification `{receiver.keys[0]}`" in warnings[-2]
-        assert "it is set aside until the next start" in warnings[-2]
+        store = AlertStore(folder)
+        left = [one for one in Outbox(store).undelivered() if one["sink"] == "webhook"]
+        store.close()
+        assert [(one["endpoint"], one["status"], one["state"]) for one in left] == [
+            ("link-a", "firing", "refused"),
+            ("link-a", "resolved", "refused"),
+        ]
+        assert left[0]["cause"] == f"`http://127.0.0.1:{receiver.port}` answered 404"
+        assert left[0]["attempts"] >= 2
+        assert any("it is set aside until the next start" in line for line in warnings)
+        willing.set()
         with manager_of(folder, receiver.url, []):
-            receiver.wait_for(9)
+            receiver.wait_until(lambda: len(arrived_at(receiver, "link-a")) == 2)
     assert [state["state"] for state in deliveries(folder, "webhook")] == ["delivered"] * 4
+
+
+def test_retry_after_is_heeded(folder: Path) -> None:
+    """A receiver that wants to be left alone for an hour is not asked again within the test."""
+    receiver = Receiver(answer=lambda number: 429, headers={"Retry-After": "3600"})
+    delivery = {"first_s": 0.01, "drain_s": 0.5}
+    with receiving(receiver), manager_of(folder, receiver.url, [], delivery=delivery) as manager:
+        detect(manager, 3)
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("part", ["status", "headers", "body"])
+def test_a_receiver_that_drips_is_left_after_the_timeout(folder: Path, part: str) -> None:
+    """Each byte comes in time, the answer never."""
+    warnings: list[str] = []
+    with dripping(part) as port:
+        sinks = {"console": None, "webhook": {"url": f"http://127.0.0.1:{port}/", "timeout_s": 0.3}}
+        delivery = {"first_s": 0.01, "longest_s": 0.05, "drain_s": 0}
+        manager = manager_of(folder, "", warnings, sinks=sinks, delivery=delivery)
+        detect(manager, 1)
+        wait_until(lambda: deliveries(folder, "webhook")[0]["attempts"] >= 2)
+        manager.close()
+    assert "is not reached (timed out)" in warnings[0]
 
 
 def test_a_receiver_that_does_not_answer_is_left_after_the_timeout(folder: Path) -> None:
@@ -134,7 +200,7 @@ def test_a_receiver_that_does_not_answer_is_left_after_the_timeout(folder: Path)
 
     def answer(number: int) -> int:
         if number == 1:
-            held.wait(20)
+            held.wait(600)
         return 200
 
     with receiving(Receiver(answer=answer)) as receiver:
@@ -232,6 +298,7 @@ class Flaky:
 
     name = "flaky"
     stateful = False
+    overtaking = False
     resend_s: float | None = None
 
     def __init__(self) -> None:
@@ -272,17 +339,52 @@ def test_memory_does_not_grow_with_the_queue(folder: Path) -> None:
     assert grown < 100_000, "the 200 notifications that came to wait have more than 200,000 bytes"
 
 
-def test_no_secret_of_the_address_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_of_the_address_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCAD_TEST_TOKEN", "secret")
     warnings: list[str] = []
     with receiving(Receiver(answer=lambda number: 404)) as receiver:
         url = receiver.url.replace("hook", "${OCAD_TEST_TOKEN}")
-        with manager_of(folder, url, warnings) as manager:
+        delivery = {"first_s": 0.01, "longest_s": 0.02, "drain_s": 1, "give_up_s": 0.05}
+        config = load_settings(written(tmp_path / "alerts.yaml", sinks={"webhook": {"url": url}}, delivery=delivery))
+        with AlertManager(config, AlertStore(folder), make_sinks(config, folder), warn=warnings.append) as manager:
             detect(manager, 1)
+            manager.flush()
     assert receiver.requests[0][0] == "/secret"
     assert "secret" not in " ".join([*warnings, *(state["cause"] for state in deliveries(folder, "webhook"))])
 
 
-def test_headers_keep_what_is_not_in_the_environment() -> None:
-    headers = WebhookSettings(url="http://h/", headers={"X": "${OCAD_SURELY_NOT_SET}"}).resolved_headers()
-    assert headers == {"X": "${OCAD_SURELY_NOT_SET}"}
+UNSET = "`sinks.{place}` in `{file}` asks for `${{OCAD_SURELY_NOT_SET}}`, which is not set: export OCAD_SURELY_NOT_SET"
+
+
+@pytest.mark.parametrize(
+    ("sink", "values", "place"),
+    [
+        ("webhook", {"url": "http://h/", "headers": {"X": "${OCAD_SURELY_NOT_SET}"}}, "webhook.headers.X"),
+        ("webhook", {"url": "http://h/${OCAD_SURELY_NOT_SET}"}, "webhook.url"),
+        ("alertmanager", {"url": "http://${OCAD_SURELY_NOT_SET}/"}, "alertmanager.url"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_refused_at_start(
+    tmp_path: Path, sink: str, values: dict[str, Any], place: str
+) -> None:
+    file = written(tmp_path / "alerts.yaml", sinks={sink: values})
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file)
+    assert str(caught.value) == UNSET.format(place=place, file=file)
+
+
+@pytest.mark.parametrize("text", ["$HOME", "$", "a $5 b", "%HOME%"])
+def test_only_the_documented_form_is_filled_in(tmp_path: Path, text: str) -> None:
+    file = written(tmp_path / "alerts.yaml", sinks={"webhook": {"url": "http://h/", "headers": {"X": text}}})
+    webhook = load_settings(file).sinks.webhook
+    assert webhook is not None
+    assert webhook.headers == {"X": text}
+
+
+def test_a_value_with_a_line_break_is_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCAD_TEST_TOKEN", "a\r\nHost: b")
+    file = written(
+        tmp_path / "alerts.yaml", sinks={"webhook": {"url": "http://h/", "headers": {"X": "${OCAD_TEST_TOKEN}"}}}
+    )
+    with pytest.raises(ConfigError, match="it has a line break"):
+        load_settings(file)

@@ -91,32 +91,42 @@ CASES: dict[str, tuple[dict[str, Any], list[Step], list[tuple[float, str, str]]]
         [("see", "a", 0, 10), ("tick", 140), ("see", "a", 141), ("tick", 200)],
         [(40, "firing", "a"), (130, "resolved", "a"), (171, "firing", "a")],
     ),
-    "a long incident escalates by its duration": (
+    "a long incident of no impact is a warning": (
         {},
-        [("see", "a", 0), ("tick", 2000)],
-        [(30, "firing", "a"), (300, "escalated", "a"), (1800, "escalated", "a")],
+        [("see", "a", 0), ("tick", 9000)],
+        [(30, "firing", "a"), (300, "escalated", "a")],
     ),
-    "a growing incident escalates by its size at once": (
+    "a long incident of some impact becomes critical": (
         {},
-        [
-            ("see", "a", 0),
-            ("tick", 60),
-            ("see", "a", 0, None, {"sigmas": -9.0}),
-            ("see", "a", 0, None, {"score": 12.5}),
-        ],
+        [("see", "a", 0, None, {"times": 2.0}), ("tick", 2000)],
+        [(30, "firing", "a"), (1800, "escalated", "a")],
+    ),
+    "a growing incident escalates by its impact at once": (
+        {},
+        [("see", "a", 0), ("tick", 60), ("see", "a", 0, None, {"times": 3.0}), ("see", "a", 0, None, {"lost": 60.0})],
         [(30, "firing", "a"), (60, "escalated", "a"), (60, "escalated", "a")],
+    ),
+    "a silent endpoint is critical after a while, though nothing is measured": (
+        {"stale_after_s": 900},
+        [("see", "a", 0, None, {"kind": "silent"}), ("tick", 600)],
+        [(30, "firing", "a"), (300, "escalated", "a")],
+    ),
+    "figures of evidence count where the configuration says so": (
+        {"severity": {"warning": {"sigmas": 8, "seconds": None}, "critical": [{"score": 12, "seconds": 100}]}},
+        [("see", "a", 0, None, {"sigmas": -9.0}), ("see", "a", 0, None, {"score": 12.5}), ("tick", 400)],
+        [(30, "firing", "a"), (100, "escalated", "a")],
     ),
     "a second alert of the same severity does not escalate the group": (
         {},
         [
-            *(("see", "a", 0), ("see", "b", 1), ("tick", 60), ("see", "a", 0, None, {"sigmas": 9.0})),
-            *(("tick", 70), ("see", "b", 1, None, {"sigmas": 9.0})),
+            *(("see", "a", 0), ("see", "b", 1), ("tick", 60), ("see", "a", 0, None, {"times": 3.0})),
+            *(("tick", 70), ("see", "b", 1, None, {"times": 3.0})),
         ],
         [(30, "firing", "a b"), (60, "escalated", "a b")],
     ),
     "what is grave when it fires does not escalate to that again": (
         {},
-        [("see", "a", 0, None, {"score": 30.0}), ("tick", 5000)],
+        [("see", "a", 0, None, {"lost": 90.0}), ("tick", 5000)],
         [(30, "firing", "a")],
     ),
     "it is repeated while nobody acknowledges": (

@@ -75,7 +75,16 @@ def test_list_answers_with_every_version_newest_first(ocad: CommandLine) -> None
     assert (entries[0]["plugin"], entries[0]["task"], entries[0]["metric"]) == ("hello", "forecast", "udp_echo")
     assert re.fullmatch(TIME, entries[0]["created_at"])
     assert answer_of(ocad, "registry", "list", "hello-udp_echo") == entries
-    assert answer_of(ocad, "registry", "list", "--registry", "elsewhere") == []
+
+
+@pytest.mark.parametrize("asked", [("list",), ("query", "task = 'ctr'"), ("verify",), ("doctor",)])
+def test_a_registry_that_does_not_exist_is_no_empty_one(ocad: CommandLine, asked: tuple[str, ...]) -> None:
+    answer = ocad("registry", *asked, "--registry", "elsewhere", "--json")
+    assert answer.code == 1
+    assert (answer.value["error"]["code"], answer.value["error"]["message"]) == (
+        "not-found",
+        "there is no registry `elsewhere`",
+    )
 
 
 def test_list_keeps_a_broken_version_with_its_cause(ocad: CommandLine, work: Path) -> None:
@@ -185,9 +194,10 @@ def test_verify_of_a_version_measures_parity_and_gates_again(ocad: CommandLine) 
 def test_evaluate_measures_the_same_again(ocad: CommandLine, work: Path) -> None:
     answer = answer_of(ocad, "evaluate", "hello-udp_echo@1.0.0")
     metrics = answer_of(ocad, "registry", "show", "hello-udp_echo@1.0.0")["metrics"]
-    assert answer == {"ref": "hello-udp_echo@1.0.0", "metrics": metrics}
+    rows = {"name": "series.parquet", "part": "test", "rows": answer["data"]["rows"], "as_fitted": False}
+    assert answer == {"ref": "hello-udp_echo@1.0.0", "data": rows, "metrics": metrics}
     kept = answer_of(ocad, "evaluate", "hello-udp_echo@1.0.0", "--data", "link", "--output", "kept")
-    assert kept == {"ref": "hello-udp_echo@1.0.0", "metrics": metrics, "plots": []}
+    assert kept == {"ref": "hello-udp_echo@1.0.0", "data": rows | {"name": "link"}, "metrics": metrics, "plots": []}
     assert (work / "kept" / "data" / "test.parquet").is_file()
 
 

@@ -95,7 +95,7 @@ def test_it_asks_the_registry_that_the_line_names(work: Path) -> None:
     assert bash("ocad verify --registry others hello-udp_echo@st") == ["hello-udp_echo@staging"]
 
 
-@pytest.mark.parametrize("line", ["ocad verify h", "ocad train --metric ", "ocad train --data l", "ocad verify h@"])
+@pytest.mark.parametrize("line", ["ocad verify h", "ocad train --data l", "ocad verify h@"])
 def test_where_anything_is_wrong_it_offers_nothing_and_says_nothing(line: str, work: Path) -> None:
     shutil.rmtree(work / "models")
     (work / "models").write_text("no registry")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.needs import mount_namespace
 
 from ocad.contexts import Export
 from ocad.errors import PluginError
@@ -174,6 +175,7 @@ DISKS = {
 }
 
 
+@pytest.mark.needs("mounts")
 @pytest.mark.parametrize("options", DISKS)
 def test_a_disk_that_refuses_keeps_the_run_to_publish_later(work: Path, options: str) -> None:
     """In a mount namespace of its own, so that what is mounted is gone when it ends."""
@@ -182,7 +184,7 @@ def test_a_disk_that_refuses_keeps_the_run_to_publish_later(work: Path, options:
     train = shlex.join([sys.executable, "-m", "ocad", *HELLO, "--registry", "disk/models", "--json"])
     script = f"mount -t tmpfs -o {options} tmpfs disk && exec {train}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    command = [*mount_namespace(), "sh", "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     code, message, hint = DISKS[options]
     error = json.loads(done.stdout)["error"]

@@ -41,6 +41,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path, plugin_site: Path, arguments
 
 
 def test_a_plugin_is_not_imported_for_the_list_of_versions(tmp_path: Path, plugin_site: Path) -> None:
+    (tmp_path / "models").mkdir()
     modules = imported(tmp_path, plugin_site, "registry", "list")
     assert modules & (HEAVY | FOREIGN) == set()
 

@@ -17,10 +17,8 @@ from ocad.session import Session
 from ocad_registry import Registry
 
 ROWS = 6_000
-MEMBERS = ("rule_based", "changepoint")
+MEMBERS = ("changepoint", "rule_based")
 REFERENCES = [f"{plugin}-udp_echo@1.0.0" for plugin in MEMBERS]
-SHORT = ("search.candidates=150", "search.steps=25")
-"""A search long enough to find a good rule in this series."""
 
 
 def make_links(rows: int = ROWS, seed: int = 5, every: int = 200) -> pd.DataFrame:
@@ -72,7 +70,7 @@ class Workshop:
     ) -> TrainResult:
         """A composite of `members`, by default of both."""
         chosen = members or ",".join(REFERENCES)
-        return self.train("composite", f"members=[{chosen}]", *SHORT, *overrides, data=data, metric=metric)
+        return self.train("composite", f"members=[{chosen}]", *overrides, data=data, metric=metric)
 
     def copy(self, folder: Path) -> Workshop:
         """Another workshop with the same versions, whose files may be changed."""

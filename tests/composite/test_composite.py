@@ -53,11 +53,12 @@ def test_it_holds_its_members_by_exact_version_and_digest(workshop: Workshop, tr
     assert {parent.ref: parent.metadata_sha256 for parent in trained.version.manifest.parents} == expected
     stored = json.loads(trained.version.file("estimator").read_text())
     assert {member["ref"]: member["metadata_sha256"] for member in stored["members"]} == expected
-    assert sum(member["weight"] for member in stored["members"]) == pytest.approx(1)
+    assert sum(stored["rule"]["weights"]) == pytest.approx(1)
     assert stored["units"] == {"udp_echo": "µs"}
     report = json.loads(trained.version.file("report").read_text())
     assert set(report["weights"]) == {f"{plugin}-udp_echo" for plugin in MEMBERS}
     assert report["chosen_on"]["event_precision"] >= 0.9
+    assert report["plain_rule_replaced"] == (report["gain_over_plain_rule"]["low"] > 0)
     assert len(report["search"]) == 20
 
 
@@ -65,7 +66,7 @@ def test_registry_show_lists_the_members(
     workshop: Workshop, trained: TrainResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = str(workshop.folder / "models")
-    monkeypatch.setattr(sys, "argv", ["ocad", "registry", "show", trained.version.ref, "--registry", models])
+    monkeypatch.setattr(sys, "argv", ["ocad", "registry", "show", trained.version.ref, "--registry", models, "--json"])
     assert run() == 0
     shown = json.loads(capsys.readouterr().out)
     assert [parent["ref"] for parent in shown["parents"]] == REFERENCES
@@ -121,8 +122,8 @@ def test_the_same_seed_finds_the_same(workshop: Workshop, trained: TrainResult) 
 
 
 def test_a_moved_alias_changes_nothing(copied: Workshop) -> None:
-    registry, members = copied.registry, f"rule_based-udp_echo@live,{REFERENCES[1]}"
-    registry.promote(REFERENCES[0], "live")
+    registry, members = copied.registry, f"{REFERENCES[0]},rule_based-udp_echo@live"
+    registry.promote(REFERENCES[1], "live")
     by_alias = copied.train_composite(members=members).version
     assert [parent.ref for parent in by_alias.manifest.parents] == REFERENCES
     frame = frame_of(copied)
@@ -134,9 +135,9 @@ def test_a_moved_alias_changes_nothing(copied: Workshop) -> None:
     registry.promote(newer.ref, "live")
     after = copied.session.load(by_alias.ref)
     assert isinstance(after, Composite)
-    assert after.versions["rule_based-udp_echo"].ref == REFERENCES[0]
+    assert after.versions["rule_based-udp_echo"].ref == REFERENCES[1]
     np.testing.assert_array_equal(after.score(frame), scores)
-    assert copied.train_composite(members=members).version.manifest.parents[0].ref == newer.ref
+    assert copied.train_composite(members=members).version.manifest.parents[1].ref == newer.ref
 
 
 def test_an_endpoint_never_seen_is_scored_and_flagged(composite: Composite, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,7 +154,7 @@ def folder_of(workshop: Workshop, reference: str) -> Path:
 
 
 def test_a_member_that_is_gone_is_named(trained: TrainResult, copied: Workshop) -> None:
-    shutil.rmtree(folder_of(copied, REFERENCES[1]))
+    shutil.rmtree(folder_of(copied, REFERENCES[0]))
     with pytest.raises(
         VerificationError, match=r"`changepoint-udp_echo@1\.0\.0` of `composite-udp_echo@1\.0\.0` cannot"
     ):
@@ -161,7 +162,7 @@ def test_a_member_that_is_gone_is_named(trained: TrainResult, copied: Workshop) 
 
 
 def test_a_damaged_member_is_named(trained: TrainResult, copied: Workshop) -> None:
-    path = folder_of(copied, REFERENCES[1]) / "detector.json"
+    path = folder_of(copied, REFERENCES[0]) / "detector.json"
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(VerificationError, match=r"member `changepoint-udp_echo@1\.0\.0` .* cannot be read"):
         copied.session.load(trained.version.ref)
@@ -170,13 +171,13 @@ def test_a_damaged_member_is_named(trained: TrainResult, copied: Workshop) -> No
 def test_a_member_that_is_another_is_refused(trained: TrainResult, copied: Workshop, tmp_path: Path) -> None:
     other = Workshop(tmp_path / "other")
     other.train("changepoint", "seed=8")
-    shutil.rmtree(folder_of(copied, REFERENCES[1]))
-    shutil.copytree(folder_of(other, REFERENCES[1]), folder_of(copied, REFERENCES[1]))
+    shutil.rmtree(folder_of(copied, REFERENCES[0]))
+    shutil.copytree(folder_of(other, REFERENCES[0]), folder_of(copied, REFERENCES[0]))
     with pytest.raises(VerificationError, match="is not the one it was trained with"):
         copied.session.load(trained.version.ref)
 
 
 def test_a_file_that_is_no_composite_is_refused(copied: Workshop) -> None:
-    member = copied.registry.resolve(REFERENCES[0])
+    member = copied.registry.resolve(REFERENCES[1])
     with pytest.raises(DataError, match=r"`rule_based-udp_echo@1\.0\.0` does not hold a composite"):
         load(copied.session.host_context(), member)

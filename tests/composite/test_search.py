@@ -1,4 +1,4 @@
-"""The search: precision first, no member without cause, honest estimates; the evidence: cross-fitted, no incident cut."""
+"""The search: no member without cause, the plain rule unless another is shown to be better; the rows: no incident cut."""
 
 from __future__ import annotations
 
@@ -7,134 +7,162 @@ import pandas as pd
 import pytest
 from tests.composite.conftest import make_links
 
-from ocad.detection.calibration import Calibration
 from ocad.detection.events import EventCounts, incidents_of
+from ocad.detection.labelled import Labelled, Segment, gather
 from ocad.detection.rule import AlarmRule
-from ocad_composite.config import SearchSettings
-from ocad_composite.evidence import Evidence, Segment, gather
-from ocad_composite.search import Found, merit, search, steps_of
+from ocad.detection.search import LEVELS, PARTS, Found, grid, mixtures, search, steps_of, summary
 from ocad_rule_based.config import RuleSettings
 from ocad_rule_based.detector import RuleDetector
 
-RULE = AlarmRule((0.5, 0.5), (8.0, 8.0), (2.0, 2.0), agreement=1, on=2.0, instant=5.0, k=3, n=5, off=1.0, m=5)
-SETTINGS = SearchSettings(candidates=150, steps=30)
+FOLDS = 4
 
 
-def made_evidence(strengths: tuple[float, ...], false_bursts: tuple[int, ...], seed: int = 3) -> Evidence:
-    """Four blocks of two links: member `j` answers incidents with `strengths[j]` and has bursts of false alarms."""
+def made(strengths: tuple[float, ...], false_bursts: tuple[int, ...], seed: int = 3) -> Labelled:
+    """Four blocks of two links: member `j` answers incidents with `strengths[j]` units and has bursts of false alarms."""
     generator = np.random.default_rng(seed)
     segments, parts, start = [], [], 0
     for endpoint in ("x", "y"):
-        for fold in range(4):
+        for fold in range(FOLDS):
             label = np.zeros(1_000, dtype=bool)
             for first in range(100, 900, 200):
                 label[first : first + 30] = True
-            surprises = generator.exponential(1 / np.log(10), (1_000, len(strengths)))
+            scores = np.abs(generator.normal(0, 1.3, (1_000, len(strengths))))
             for member, bursts in enumerate(false_bursts):
-                surprises[label, member] += strengths[member]
-                for first in generator.choice(np.arange(40, 960, 100), bursts, replace=False):
-                    surprises[first : first + 12, member] += 5
+                scores[label, member] += strengths[member]
+                for first in generator.choice(np.arange(40 + 20 * member, 960, 100), bursts, replace=False):
+                    scores[first : first + 12, member] += 14
             part = slice(start, start + 1_000)
             segments.append(Segment(endpoint, fold, part, incidents_of(label), ~label))
-            parts.append(surprises)
+            parts.append(scores)
             start = part.stop
-    return Evidence(np.concatenate(parts), segments)
+    return Labelled(np.concatenate(parts), segments)
 
 
-def run(evidence: Evidence, size: int, seed: int = 1) -> Found:
-    rule = AlarmRule((1 / size,) * size, (8.0,) * size, (2.0,) * size, 1, 2.0, 5.0, 3, 5, 1.0, 5)
+def plain_of(members: int) -> AlarmRule:
+    return AlarmRule.plain((1.0, *(0.0,) * (members - 1)))
+
+
+def run(labelled: Labelled, seed: int = 1) -> Found:
+    members = labelled.scores.shape[1]
     advanced: list[int] = []
-    found = search(evidence, rule, SETTINGS, seed, lambda: advanced.append(1))
-    assert len(advanced) == steps_of(SETTINGS)
+    found = search(labelled, plain_of(members), FOLDS, seed, lambda: advanced.append(1))
+    assert len(advanced) == steps_of(members)
     return found
 
 
 def test_a_member_with_false_alarms_does_not_raise_one() -> None:
-    found = run(made_evidence((4.0, 4.0), (0, 3)), 2)
-    assert found.counts.metrics().event_precision >= SETTINGS.precision
+    found = run(made((14.0, 14.0), (3, 0)))
+    assert found.replaced
+    assert found.rule.weights[1] > 0.2
+    assert found.counts.metrics().event_precision >= 0.9
     assert found.held_out.metrics().event_precision > 0.9
     assert found.held_out.metrics().event_recall > 0.9
 
 
-def test_equal_members_keep_weights_near_equal() -> None:
-    weights = run(made_evidence((4.0, 4.0, 4.0), (0, 0, 0)), 3).rule.weights
-    assert max(weights) - min(weights) < 0.25
+def test_equal_members_that_find_all_leave_the_plain_rule() -> None:
+    labelled = made((14.0, 14.0, 14.0), (0, 0, 0))
+    found = run(labelled)
+    assert not found.replaced
+    assert found.rule == plain_of(3)
+    assert found.counts == found.held_out == sum(labelled.count(plain_of(3)), EventCounts())
+    assert found.gain[1] <= 0
 
 
 def test_two_weak_members_together_do_better_than_each() -> None:
-    together = run(made_evidence((1.1, 1.1), (2, 2)), 2).held_out.metrics()
-    alone = run(made_evidence((1.1,), (2,)), 1).held_out.metrics()
-    assert together.event_f1 > alone.event_f1 + 0.05
+    """Each has false bursts of its own, which the other outweighs."""
+    together = run(made((12.0, 12.0), (3, 3)))
+    alone = run(made((12.0,), (3,)))
+    assert together.replaced
+    assert min(together.rule.weights) > 0.15
+    assert together.held_out.metrics().event_f1 > alone.held_out.metrics().event_f1 + 0.05
 
 
 def test_the_estimate_of_luck_is_low_where_nothing_can_be_found() -> None:
-    found = run(made_evidence((0.0, 0.0), (0, 0)), 2)
+    found = run(made((0.0, 0.0), (0, 0)))
     assert found.held_out.metrics().event_f1 < 0.3
 
 
+def test_without_incidents_the_plain_rule_stays() -> None:
+    calm = made((0.0, 0.0), (0, 0))
+    normal = np.ones(1_000, dtype=bool)
+    segments = [Segment(one.endpoint, one.fold, one.rows, [], normal) for one in calm.segments]
+    found = run(Labelled(calm.scores, segments))
+    assert (found.replaced, found.rule, found.gain) == (False, plain_of(2), (0.0, 0.0, 0.0))
+
+
 def test_the_same_seed_finds_the_same_and_another_as_good() -> None:
-    evidence = made_evidence((3.0, 4.0), (1, 2))
-    first, again, other = run(evidence, 2), run(evidence, 2), run(evidence, 2, seed=2)
+    labelled = made((9.0, 12.0), (1, 2))
+    first, again, other = run(labelled), run(labelled), run(labelled, seed=2)
     assert first == again
     assert other.counts.metrics().event_f1 == pytest.approx(first.counts.metrics().event_f1, abs=0.05)
 
 
-def test_precision_comes_before_recall() -> None:
-    precise = EventCounts(found=5, missed=15, right=5, wrong=0, normal=1_000)
-    eager = EventCounts(found=20, missed=0, right=20, wrong=2, normal=1_000)
-    sloppy = EventCounts(found=20, missed=0, right=20, wrong=20, normal=1_000)
-    flooding = EventCounts(found=20, missed=0, right=20, wrong=0, normal=1_000, alarmed=200)
-    order = sorted((eager, flooding, sloppy, precise), key=lambda counts: merit(counts, RULE, SETTINGS), reverse=True)
-    assert order == [precise, eager, flooding, sloppy]
-    lopsided = AlarmRule.from_json(RULE.to_json() | {"weights": (1.0, 0.0)})
-    assert merit(precise, RULE, SETTINGS) > merit(precise, lopsided, SETTINGS)
+def test_the_interval_is_around_the_mean_and_decides() -> None:
+    for labelled in (made((14.0, 14.0), (3, 0)), made((9.0, 9.0), (1, 1)), made((14.0, 14.0), (0, 0))):
+        found = run(labelled)
+        mean, low, high = found.gain
+        assert low <= mean <= high
+        assert found.replaced == (low > 0)
 
 
-def test_precision_that_finds_next_to_nothing_is_not_worth_it() -> None:
-    timid = EventCounts(found=3, missed=17, right=3, wrong=0, normal=1_000)
-    useful = EventCounts(found=14, missed=6, right=14, wrong=4, normal=1_000)
-    eager = EventCounts(found=17, missed=3, right=17, wrong=17, normal=1_000)
-    order = sorted((timid, eager, useful), key=lambda counts: merit(counts, RULE, SETTINGS), reverse=True)
-    assert order == [useful, eager, timid]
+def test_the_table_has_the_best_rules_first() -> None:
+    table = run(made((9.0, 12.0), (1, 2))).table
+    figures = [row["event_f1"] for row in table]
+    assert figures == sorted(figures, reverse=True)
+    assert len(table) == 20
+    for row in table:
+        assert sum(AlarmRule.from_json(row["rule"]).weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 4, 6, 7, 20])
+def test_mixtures_are_quarters_that_add_up_and_have_each_alone(members: int) -> None:
+    found = mixtures(members)
+    assert len(set(found)) == len(found)
+    assert {tuple(float(place == one) for place in range(members)) for one in range(members)} <= set(found)
+    for weights in found:
+        assert sum(weights) == pytest.approx(1)
+        assert members > 6 or all((PARTS * weight).is_integer() for weight in weights)
+
+
+def test_the_grid_never_hides_the_far_ones() -> None:
+    """Whatever rule is found, what all members score at twice its level is an alarm at once."""
+    for rule in grid(plain_of(3)):
+        assert rule.on in LEVELS
+        hold = rule.hold()
+        assert hold.step(rule.combine_point([2 * rule.on] * 3))
+
+
+def test_a_summary_has_the_counts_that_it_comes_from() -> None:
+    told = summary(EventCounts(found=3, missed=1, right=3, wrong=2))
+    assert (told["event_recall"], told["event_precision"], told["found"], told["wrong"]) == (0.75, 0.6, 3, 2)
 
 
 def links() -> tuple[pd.DataFrame, RuleDetector]:
     frame = make_links(rows=3_000).sort_values(["endpoint", "timestamp"], ignore_index=True)
     detector = RuleDetector(("udp_echo",), RuleSettings())
     place = frame.groupby("endpoint").cumcount()
-    detector.fit(frame[(place < 1_200) & (frame["label"] == 0)])
+    normal = frame["label"] == 0
+    detector.fit(frame[normal & (place < 800)])
+    detector.calibrate(frame[normal & (place >= 800) & (place < 1_200)])
     return frame, detector
 
 
 def test_no_block_cuts_an_incident_and_all_rows_are_there() -> None:
     frame, detector = links()
     considered = (frame.groupby("endpoint").cumcount() >= 1_200).to_numpy()
-    evidence = gather([detector], frame, considered, 4)
-    assert len(evidence.surprises) == considered.sum()
-    assert {segment.fold for segment in evidence.segments} == {0, 1, 2, 3}
+    labelled = gather([detector], frame, considered, 4)
+    assert len(labelled.scores) == considered.sum()
+    assert {segment.fold for segment in labelled.segments} == {0, 1, 2, 3}
     whole = [incidents_of(rows["label"].to_numpy()) for _, rows in frame[considered].groupby("endpoint")]
-    assert evidence.incidents == sum(len(found) for found in whole)
+    assert labelled.incidents == sum(len(found) for found in whole)
 
 
-def test_no_row_is_calibrated_on_itself() -> None:
-    """The highest normal rows of a block would never be above what its own calibration has seen."""
+def test_rules_are_searched_on_the_scores_that_they_are_deployed_on() -> None:
+    """No scale of a block's own stands between: what is gathered is what `score` says of the whole frame."""
     frame, detector = links()
     considered = (frame.groupby("endpoint").cumcount() >= 1_200).to_numpy()
-    evidence = gather([detector], frame, considered, 3)
-    label = frame["label"].to_numpy() == 1
+    labelled = gather([detector, detector], frame, considered, 3)
     detector.forget()
-    raw = detector.raw(frame)[considered]
-    detector.forget()
-    calm = np.zeros(len(frame))
-    calm[considered & ~label] = detector.raw(frame[considered & ~label])
-    calm = calm[considered]
-    for fold in range(3):
-        others: dict[str, list[np.ndarray]] = {}
-        for segment in evidence.segments:
-            if segment.fold != fold:
-                others.setdefault(segment.endpoint, []).append(calm[segment.rows][segment.normal])
-        calibration = Calibration.fit({name: np.concatenate(parts) for name, parts in others.items()})
-        for segment in evidence.segments:
-            if segment.fold == fold:
-                expected = calibration.surprise(segment.endpoint, raw[segment.rows])
-                np.testing.assert_allclose(evidence.surprises[segment.rows, 0], expected, atol=1e-12)
+    expected = detector.score(frame)[considered]
+    for column in labelled.scores.T:
+        np.testing.assert_array_equal(column, expected)

@@ -22,9 +22,11 @@ FOREST = "isolation_forest-udp_echo@1.0.0"
 
 @pytest.fixture(scope="module")
 def composite(workshop: Workshop) -> str:
-    """A composite whose second member has a graph."""
+    """A composite whose second member has a graph, and a weight."""
     workshop.train("isolation_forest", "gates=[]")
-    return workshop.train_composite("gates=[]", members=f"{REFERENCES[0]},{FOREST}").version.ref
+    return workshop.train_composite(
+        "gates=[]", "weights=[1,1]", "rule.search=false", members=f"{REFERENCES[1]},{FOREST}"
+    ).version.ref
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,6 @@ def test_a_server_that_is_not_there_is_named(workshop: Workshop, composite: str)
 
 
 def test_nothing_to_ask_is_said(workshop: Workshop) -> None:
-    rules = workshop.session.load(REFERENCES[0])
+    rules = workshop.session.load(REFERENCES[1])
     with pytest.raises(UsageError, match="nothing here has a graph that a server could answer for"):
         use_server(rules, workshop.registry, "http://127.0.0.1:1")

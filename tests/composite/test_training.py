@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from tests.composite.conftest import REFERENCES, Workshop, make_links
 
+from ocad.detection.rule import AlarmRule
 from ocad.errors import ConfigError, DataError, OcadError, UsageError
 from ocad.pipeline import TrainResult
 from ocad_composite.config import CompositeConfig
-from ocad_composite.training import first_rule
+from ocad_composite.training import plain_rule
 from ocad_registry import NotFound
 
 BOTH = ",".join(REFERENCES)
@@ -26,7 +27,7 @@ BOTH = ",".join(REFERENCES)
         ("no_such-udp_echo", NotFound, r"no_such-udp_echo"),
         (f"{BOTH},rule_based-udp_echo", UsageError, r"the member `rule_based-udp_echo` is named twice"),
         (
-            f"{REFERENCES[0]},composite-udp_echo@1.0.0",
+            f"{REFERENCES[1]},composite-udp_echo@1.0.0",
             UsageError,
             r"`composite-udp_echo@1\.0\.0` is a composite itself",
         ),
@@ -75,14 +76,14 @@ def test_labels_outside_of_the_part_that_decides_are_not_enough(workshop: Worksh
 
 def test_members_of_another_metric_are_refused(workshop: Workshop, tmp_path: Path) -> None:
     path = write(tmp_path, make_links().assign(lbm=lambda rows: rows["udp_echo"] + 1))
-    message = r"member `rule_based-udp_echo@1\.0\.0` was trained on the metric `udp_echo`, not on `lbm`"
+    message = r"member `changepoint-udp_echo@1\.0\.0` was trained on the metric `udp_echo`, not on `lbm`"
     with pytest.raises(UsageError, match=message):
         workshop.train_composite(data=path, metric="lbm")
     with pytest.raises(UsageError, match=message):
         workshop.train_composite("metrics=[lbm]", data=path, metric="anything")
     without = write(tmp_path, make_links().rename(columns={"udp_echo": "lbm"}))
     with pytest.raises(
-        UsageError, match=r"has no metric `udp_echo`, which the member `rule_based-udp_echo@1\.0\.0` reads"
+        UsageError, match=r"has no metric `udp_echo`, which the member `changepoint-udp_echo@1\.0\.0` reads"
     ):
         workshop.train_composite(data=without, metric="anything")
 
@@ -107,13 +108,13 @@ def test_members_of_another_unit_are_refused(
 
 
 def test_a_name_that_is_no_column_stands_for_all_metrics_of_the_members(workshop: Workshop) -> None:
-    result = workshop.train_composite("gates=[]", "weights=[]", "thresholds=[]", metric="oran")
+    result = workshop.train_composite("gates=[]", "weights=[]", metric="oran")
     assert result.version.ref == "composite-oran@1.0.0"
     assert result.version.manifest.metric == "oran"
 
 
 def test_few_incidents_and_rows_fitted_on_are_said(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:
-    workshop.train_composite("gates=[]", "split.train=0.3", "search.candidates=20", "search.steps=2")
+    workshop.train_composite("gates=[]", "split.train=0.3", "rule.search=false")
     assert any("labelled incidents decide" in message for message in caplog.messages)
     assert any(
         "member `rule_based-udp_echo@1.0.0` was fitted on rows that the composite is optimised on" in message
@@ -125,19 +126,23 @@ def test_few_incidents_and_rows_fitted_on_are_said(workshop: Workshop, caplog: p
     ("settings", "kind", "message"),
     [
         ({"weights": (1.0, 2.0, 3.0)}, ConfigError, r"`weights` has 3 values for 2 members"),
-        ({"caps": (1.0,)}, ConfigError, r"`caps` has 1 values for 2 members"),
-        ({"agreement": 3}, UsageError, r"3 of 2 members cannot agree"),
-        ({"hold": {"clear_at": 4.0}}, UsageError, r"off <= on <= instant"),
+        ({"weights": (0.0, 0.0)}, ConfigError, r"`weights` has no weight above 0"),
+        ({"weights": (2.0, -1.0)}, UsageError, r"give weights from 0 that add up to 1"),
+        ({"hold": {"clear_at": 9.0}}, UsageError, r"off <= on <= instant"),
+        ({"hold": {"instant": 7.0}}, UsageError, r"off <= on <= instant"),
+        ({"hold": {"k": 3}}, UsageError, r"k=3, n=1"),
     ],
 )
-def test_a_first_rule_that_does_not_fit_is_refused(
+def test_a_plain_rule_that_does_not_fit_is_refused(
     settings: dict[str, object], kind: type[OcadError], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        first_rule(CompositeConfig.model_validate(settings), 2)
+        plain_rule(CompositeConfig.model_validate(settings), 2)
 
 
-def test_the_first_rule_is_as_the_settings_say() -> None:
-    rule = first_rule(CompositeConfig(weights=(1.0, 3.0), thresholds=(2.0, 2.5), agreement=2), 2)
+def test_the_plain_rule_is_the_first_member_alone_or_as_the_settings_say() -> None:
+    assert plain_rule(CompositeConfig(), 2) == AlarmRule.plain((1.0, 0.0))
+    settings = CompositeConfig.model_validate({"weights": (1.0, 3.0), "hold": {"raise_at": 6.0, "k": 2, "n": 4}})
+    rule = plain_rule(settings, 2)
     assert rule.weights == (0.25, 0.75)
-    assert (rule.thresholds, rule.agreement, rule.k, rule.n) == ((2.0, 2.5), 2, 3, 5)
+    assert (rule.on, rule.instant, rule.off, rule.k, rule.n) == (6.0, 6.0, 4.5, 2, 4)

@@ -27,7 +27,12 @@ def test_a_version_carries_its_proof(trained: TrainResult, bench: Bench) -> None
     assert manifest.parity
     assert manifest.parity.passed
     assert manifest.parity.samples >= 512
-    assert {gate.metric for gate in manifest.gates} == {"prediction_mean_error", "prediction_std_ratio"}
+    assert {gate.metric for gate in manifest.gates} == {
+        "prediction_mean_ratio",
+        "prediction_std_ratio",
+        "normalized_entropy",
+        "ece_ratio",
+    }
     assert {"auc", "val_auc", "raw_auc", "logloss", "raw_logloss", "wll", "ece", "mce", "brier"} <= set(
         manifest.metrics
     )

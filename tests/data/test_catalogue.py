@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,11 @@ import pandas as pd
 import pytest
 
 from ocad.catalogue import find_data, list_data
-from ocad.errors import ConfigError, UsageError
+from ocad.errors import ConfigError, DataError, UsageError
 from ocad.project import project_root
+from ocad.times import Clock
 from ocad.timeseries.frame import read_frame
+from ocad.timeseries.labels import put_labels, read_incidents
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -132,7 +136,9 @@ def test_list_says_what_is_not_here(home: Path, monkeypatch: pytest.MonkeyPatch)
     result = ocad("data", "list", "--json")
     expected = {"name": "far", "kind": "timeseries", "metrics": ["lbm"], "description": ""}
     where = {"path": "/nowhere/far.parquet", "missing": "there is no file `/nowhere/far.parquet`"}
-    assert json.loads(result.stdout) == [{**expected, **where}]
+    first, *others = json.loads(result.stdout)
+    assert first == {**expected, **where}
+    assert [source["name"] for source in others] == NAMES, "the built-in sets stay beside one's own"
 
 
 def test_a_path_is_taken_from_the_project(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,10 +147,41 @@ def test_a_path_is_taken_from_the_project(home: Path, monkeypatch: pytest.Monkey
     assert source.path == home.parents[1] / "data" / "near.csv"
     assert source.files["test"] == home.parents[1] / "data" / "test.csv"
     monkeypatch.delenv("OCAD_HOME")
+    (home.parents[1] / ".ocad").touch()
     (home.parents[1] / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(home.parents[1] / "deep" / "er")
     assert project_root() == home.parents[1]
     monkeypatch.chdir("/")
+    assert project_root() == ROOT
+
+
+@pytest.mark.parametrize(
+    ("mark", "mode", "own"),
+    [(None, 0o755, False), (".ocad", 0o757, False), (".ocad", 0o755, True), (".git", 0o755, True)],
+)
+def test_a_folder_above_is_a_project_only_with_its_mark_and_if_nobody_else_may_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str | None, mode: int, own: bool
+) -> None:
+    """`/tmp/configs` is anybody's: its `alerts.yaml` would say where alerts go."""
+    monkeypatch.delenv("OCAD_HOME", raising=False)
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    (tmp_path / "configs").chmod(mode)
+    if mark:
+        (tmp_path / mark).touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert project_root() == (tmp_path if own else ROOT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+@pytest.mark.parametrize("place", [".", "below"])
+def test_the_folder_of_somebody_else_is_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.delenv("OCAD_HOME", raising=False)
+    (tmp_path / "configs" / "data").mkdir(parents=True)
+    (tmp_path / ".ocad").touch()
+    (tmp_path / "below").mkdir()
+    os.chown(tmp_path / "configs", 65534, 65534)
+    monkeypatch.chdir(tmp_path / place)
     assert project_root() == ROOT
 
 
@@ -183,4 +220,134 @@ def test_a_wrong_entry_is_named(home: Path, text: str, message: str) -> None:
 def test_an_entry_that_is_no_mapping_is_named(home: Path) -> None:
     (home / "odd.yaml").write_text("- a\n")
     with pytest.raises(ConfigError, match=r"cannot read the catalogue's .*: correct the YAML"):
-        list_data()
+        find_data("odd")
+
+
+def test_a_broken_entry_breaks_only_itself(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "odd.yaml").write_text("path: a.csv\npath: b.csv\n")
+    (home / "good.yaml").write_text("path: good.csv\n")
+    assert [source.name for source in list_data()] == ["good", *NAMES]
+    assert "the key `path` stands twice" in caplog.text
+    result = ocad("data", "list", "--json")
+    entry = next(row for row in json.loads(result.stdout) if row["name"] == "odd")
+    assert "the key `path` stands twice" in entry["missing"]
+
+
+def test_an_own_entry_takes_the_place_of_the_built_in_one(home: Path) -> None:
+    (home / "adult.yaml").write_text("path: mine.csv\n")
+    assert find_data("adult").path.name == "mine.csv"
+    assert [source.name for source in list_data()].count("adult") == 1
+
+
+OPERATOR = "Time;Link;RTT (ms);Loss %;Note\n20.10.2026 00:00:00;007;1,5;0,5;x\n20.10.2026 00:00:01;NA;2,5;100;y\n"
+
+
+def test_somebody_elses_csv_is_mapped_on_the_command_line(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(OPERATOR)
+    options = [
+        "--time",
+        "Time",
+        "--endpoint",
+        "Link",
+        "--time-format",
+        "%d.%m.%Y %H:%M:%S",
+        "--time-zone",
+        "Europe/Madrid",
+    ]
+    columns = ["--map", "udp_echo=RTT (ms) [ms]", "--map", "ccm=Loss % [%]"]
+    shown = json.loads(ocad("data", "show", str(path), *options, *columns, "--json").stdout)
+    assert shown["endpoint_names"] == ["007", "NA"]
+    assert [(metric["name"], metric["min"], metric["max"]) for metric in shown["metrics"]] == [
+        ("udp_echo", 1500.0, 2500.0),
+        ("ccm", 0.005, 1.0),
+    ]
+    assert shown["start"] == "2026-10-19T22:00:00+00:00"
+    pd.testing.assert_frame_equal(
+        read_frame(find_data(shown["name"])).data, read_frame(find_data(shown["name"] + ":*")).data
+    )
+
+
+def test_describe_writes_the_entry_that_reads_the_file(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(OPERATOR)
+    answer = json.loads(ocad("data", "describe", str(path), "--name", "mine", "--write", "--json").stdout)
+    assert answer["path"] == str(home / "mine.yaml")
+    frame = read_frame(find_data("mine"))
+    assert frame.metrics == ("udp_echo", "ccm")
+    assert frame.data["endpoint"].tolist() == ["007", "NA"]
+    assert frame.data["udp_echo"].tolist() == [1500.0, 2500.0]
+    again = ocad("data", "describe", str(path), "--name", "mine", "--write")
+    assert again.returncode == 1
+    assert "exists" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("udp_echo?when=t", "the data reference has the unknown key `when`"),
+        ("udp_echo?time_zone=Mars", "there is no time zone `Mars`"),
+        ("udp_echo?map.udp_echo=rtt [kg]", "is measured in `µs`, not `kg`"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_named(reference: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        find_data(reference)
+
+
+def test_show_takes_a_click_log(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("label,site\n1,a\n0,b\n")
+    shown = json.loads(ocad("data", "show", str(tmp_path / "log.csv"), "--json").stdout)
+    assert (shown["kind"], shown["rows"]) == ("clicks", 2)
+
+
+INCIDENTS = "link,from,to,kind\na,2026-01-01T00:00:01Z,2026-01-01T00:00:02Z,loss\n"
+
+
+@pytest.fixture
+def series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    times = [f"2026-01-01 00:00:0{second}" for second in range(4)]
+    rows = pd.DataFrame({"timestamp": times * 2, "endpoint": ["a"] * 4 + ["b"] * 4, "lbm": range(8)})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "rows.csv"
+
+
+def test_incidents_of_a_list_become_labels(series: Path) -> None:
+    (series.parent / "list.csv").write_text(INCIDENTS)
+    answer = json.loads(
+        ocad("data", "label", "rows.csv", "--incidents", "list.csv", "--out", "l.parquet", "--json").stdout
+    )
+    assert (answer["rows"], answer["labelled"]) == (8, 2)
+    assert answer["incidents"] == [{"line": 1, "link": "a", "kind": "loss", "rows": 2}]
+    rows = pd.read_parquet(series.parent / "l.parquet")
+    assert rows["label"].tolist() == [0, 1, 1, 0, 0, 0, 0, 0]
+    assert rows["kind"].tolist() == ["", "loss", "loss", "", "", "", "", ""]
+
+
+def test_a_list_without_zones_is_read_in_the_zone_of_the_data(series: Path) -> None:
+    (series.parent / "list.csv").write_text("link,from,to\nb,2026-01-01 00:00:01,2026-01-01 00:00:02\n")
+    zone = ("--time-zone", "Europe/Madrid", "--out", "l.parquet", "--json")
+    answer = json.loads(ocad("data", "label", "rows.csv", "--incidents", "list.csv", *zone).stdout)
+    assert answer["labelled"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "c,2026-01-01T00:00:01Z,2026-01-01T00:00:02Z",
+            "incident 1 names the link `c`, which data `rows.csv` does not have",
+        ),
+        ("a,2026-01-01T00:00:02Z,2026-01-01T00:00:01Z", "incident 1 in `list.csv` ends before it begins"),
+        ("a,2027-01-01T00:00:02Z,2027-01-01T00:00:03Z", "incident 1 lies outside the times of `a`"),
+        ("a,2026-01-01T00:00:01.2Z,2026-01-01T00:00:01.3Z", "incident 1 lies between two rows"),
+        ("a,noon,2026-01-01T00:00:01Z", "`from` of incident 1 in `list.csv` is `noon`, not a time"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_named(series: Path, line: str, message: str) -> None:
+    (series.parent / "list.csv").write_text(f"link,from,to\n{line}\n")
+    source = find_data("rows.csv")
+    data = read_frame(source).data
+    with pytest.raises(DataError, match=re.escape(message)):
+        put_labels(source, data, read_incidents(Path("list.csv"), Clock()))

@@ -15,7 +15,9 @@ from ocad.detection.detector import Series, SeriesDetector
 
 
 class Distance(SeriesDetector):
-    """Raw score: distance from the row before, in the fitted median; 0 after a break, 5 for a missing value."""
+    """Raw score: distance from the row before, in hundredths of the fitted median; 0 after a break and for a missing value."""
+
+    in_noise_units = True
 
     def __init__(self, metrics: Sequence[str], scale: float = 1.0) -> None:
         super().__init__(metrics)
@@ -28,17 +30,17 @@ class Distance(SeriesDetector):
         track = self.track(endpoint)
         broken = self.breaks(endpoint, times)
         before = np.concatenate([[track.get("value", 0.0)], np.nan_to_num(values[:-1, 0])])
-        raw = np.where(broken, 0.0, np.abs(values[:, 0] - before) / self.scale)
+        raw = np.where(broken, 0.0, 100 * np.abs(values[:, 0] - before) / self.scale)
         track["value"] = float(np.nan_to_num(values[-1, 0]))
-        return np.where(np.isnan(values[:, 0]), 5.0, raw)
+        return np.where(np.isnan(values[:, 0]), 0.0, raw)
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         track = self.track(endpoint)
         value, before = values[0], track.get("value", 0.0)
         track["value"] = 0.0 if math.isnan(value) else value
         if math.isnan(value):
-            return 5.0
-        return 0.0 if self.is_break(endpoint, time_us) else abs(value - before) / self.scale
+            return 0.0
+        return 0.0 if self.is_break(endpoint, time_us) else 100 * abs(value - before) / self.scale
 
     def parameters(self) -> dict[str, Any]:
         return {"scale": self.scale}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from ocad.detection.hold import default_hold
 from ocad.detection.rule import AlarmRule
 from ocad.errors import DataError, UsageError
 
-RULE = AlarmRule((0.6, 0.4), (6.0, 8.0), (2.0, 2.0), agreement=2, on=2.0, instant=4.0, k=2, n=4, off=1.0, m=3)
+RULE = AlarmRule((0.6, 0.4), on=8.0, instant=16.0, k=2, n=4, off=4.0, m=3)
 UNITS = {"a": "µs", "b": "µs"}
 
 
@@ -92,26 +94,41 @@ def test_rows_of_endpoints_may_be_mixed(ensemble: Ensemble) -> None:
     assert mixed.incidents == apart.incidents
 
 
-def test_agreement_keeps_one_loud_member_from_beginning_an_alarm(ensemble: Ensemble) -> None:
-    frame = made_frame(600, 6)
-    frame.loc[300:303, "a"] += 500 * np.array([1, -1, 1, -1])
-    alone = ensemble.detect(frame)
-    assert alone.scores[300:304].min() > 2
-    assert not alone.alarms[:600].any()
-    frame.loc[300:303, "b"] += 500 * np.array([1, -1, 1, -1])
-    ensemble.forget()
-    assert ensemble.detect(frame).alarms[300:304].any()
-
-
 def test_score_rises_with_each_member() -> None:
-    surprises = np.array([[1.0, 1.0], [1.0, 2.0], [2.0, 2.0], [2.0, 20.0], [2.0, 30.0]])
-    combined = RULE.combine(surprises)
-    assert (np.diff(combined)[:3] > 0).all()
-    assert combined[3] == combined[4] == pytest.approx(0.6 * 2 + 0.4 * 8)
-    assert [RULE.combine_point(row) for row in surprises.tolist()] == pytest.approx(combined.tolist(), abs=1e-12)
-    gated = RULE.gate(np.array([[6.0, 0.0], [6.0, 3.0]]), np.array([3.6, 4.8]))
-    assert gated[0] < RULE.on <= gated[1]
-    assert RULE.gate_point([6.0, 0.0], 3.6) == gated[0]
+    scores = np.array([[1.0, 1.0], [1.0, 2.0], [2.0, 2.0], [2.0, 20.0], [2.0, 30.0]])
+    combined = RULE.combine(scores)
+    assert (np.diff(combined) > 0).all()
+    assert combined[3] == pytest.approx(0.6 * 2 + 0.4 * 20)
+    assert [RULE.combine_point(row) for row in scores.tolist()] == combined.tolist()
+
+
+def test_a_dead_link_is_outweighed_by_no_member(ensemble: Ensemble) -> None:
+    frame = made_frame(600, 6)
+    frame.loc[300:304, ["a", "b"]] = np.nan
+    assert ensemble.detect(frame).alarms[300:305].any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, (8.0, 16.0, 2, 4, 4.0)),
+        ({"level": 4.0}, (4.0, 8.0, 2, 4, 2.0)),
+        ({"of_rows": (1, 1)}, (8.0, 16.0, 1, 1, 4.0)),
+        ({"instant": 10.0}, (8.0, 10.0, 2, 4, 4.0)),
+        ({"instant": 3.0}, (8.0, 8.0, 2, 4, 4.0)),
+    ],
+)
+def test_a_rule_is_made_more_or_less_sensitive(
+    asked: dict[str, Any], expected: tuple[float, float, int, int, float]
+) -> None:
+    changed = RULE.at(**asked)
+    assert (changed.on, changed.instant, changed.k, changed.n, changed.off) == expected
+
+
+def test_several_rows_asked_for_of_a_rule_of_one_leave_nothing_instant() -> None:
+    changed = AlarmRule.plain().at(of_rows=(2, 3))
+    assert changed.instant == math.inf
+    assert AlarmRule.from_json(json.loads(json.dumps(changed.to_json(), allow_nan=False))) == changed
 
 
 def test_one_detector_is_an_ensemble_of_one() -> None:
@@ -153,9 +170,8 @@ def test_unseen_endpoints_are_scored_and_flagged(ensemble: Ensemble) -> None:
     ("change", "message"),
     [
         ({"weights": (0.6, 0.6)}, r"weights add up to 1\.2"),
-        ({"weights": (1.0,)}, r"a weight, a cap and a threshold for each member"),
-        ({"agreement": 3}, r"3 of 2 members cannot agree"),
-        ({"off": 3.0}, r"off <= on <= instant"),
+        ({"weights": ()}, r"a weight for each member"),
+        ({"off": 9.0}, r"off <= on <= instant"),
         ({"k": 5}, r"1 <= k <= n"),
     ],
 )

@@ -41,7 +41,7 @@ def by_rule(incidents: list[tuple[int, int]], alerts: list[tuple[int, int]], spi
 def test_counts_are_those_of_the_rules(labels: list[bool], alarm: list[bool], spike: bool) -> None:
     incidents = [Interval(start, end, spike) for start, end in spells(labels)]
     alerts = [Interval(start, end) for start, end in spells(alarm)]
-    assert alerts_of(alarm) == alerts
+    assert alerts_of(alarm, rest=0) == alerts
     counts = score_events(incidents, alerts)
     expected = by_rule(spells(labels), spells(alarm), spike)
     assert (counts.found, counts.missed, counts.right, counts.wrong) == expected

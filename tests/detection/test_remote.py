@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.alerts.receivers import dripping, free_port
 from tests.serving import graphs
 from tests.serving.registries import publish, publish_without_graph
 from tests.serving.servers import Server
 
 from ocad.detection.remote import BINARY_HEADER, RemotePredictor, ServerError
+from ocad.detection.served import Patient
 from ocad.errors import DataError, UsageError, VerificationError
 from ocad.export.runtime import OnnxPredictor
 from ocad_registry import Registry, Version
@@ -167,9 +169,9 @@ def test_a_server_that_is_silent(registry: Registry) -> None:
             predictor.predict(np.ones((1, 2), np.float32))
 
 
-def answering(*answers: bytes) -> tuple[str, threading.Thread]:
+def answering(*answers: bytes, port: int = 0) -> tuple[str, threading.Thread]:
     """A listener that gives each connection the next of `answers` and closes it."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
 
     def serve() -> None:
         with listener:
@@ -189,16 +191,20 @@ def http_answer(status: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def test_a_kept_connection_that_the_server_closed_is_opened_again(registry: Registry) -> None:
-    values = np.array([[3.0, 4.0]], np.float32)
+def an_answer(version: Version) -> bytes:
+    """What a server would say of `version` for one row: 3 and 4."""
     output = {"name": "y", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}
-    head = json.dumps({"outputs": [output]}).encode()
+    head = json.dumps({"outputs": [output], "parameters": {"metadata_sha256": version.metadata_sha256}}).encode()
     lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(head) + 8}", f"{BINARY_HEADER}: {len(head)}", "", ""]
-    answer = "\r\n".join(lines).encode() + head + values.tobytes()
-    url, _ = answering(answer, answer)
-    predictor = RemotePredictor(url, registry.resolve("scale@1.0.0"), retries=1)
+    return "\r\n".join(lines).encode() + head + np.array([[3.0, 4.0]], np.float32).tobytes()
+
+
+def test_a_kept_connection_that_the_server_closed_is_opened_again(registry: Registry) -> None:
+    version = registry.resolve("scale@1.0.0")
+    url, _ = answering(an_answer(version), an_answer(version))
+    predictor = RemotePredictor(url, version, retries=1)
     for _ in range(2):
-        assert predictor.predict(np.ones((1, 2), np.float32))["y"].tolist() == values.tolist()
+        assert predictor.predict(np.ones((1, 2), np.float32))["y"].tolist() == [[3.0, 4.0]]
 
 
 BUSY = http_answer("429 Too Many Requests", b'{"error": "the queue is full"}', "Retry-After: 0")
@@ -222,9 +228,43 @@ def test_an_answer_of_something_else(registry: Registry, body: bytes) -> None:
 
 
 def test_a_left_out_output(registry: Registry) -> None:
-    url, _ = answering(http_answer("200 OK", b'{"outputs": []}'))
+    version = registry.resolve("scale@1.0.0")
+    body = json.dumps({"outputs": [], "parameters": {"metadata_sha256": version.metadata_sha256}}).encode()
+    url, _ = answering(http_answer("200 OK", body))
     with pytest.raises(ServerError, match="left out the output `y`"):
+        RemotePredictor(url, version, retries=0).predict(np.ones((1, 2), np.float32))
+
+
+def test_an_answer_that_does_not_say_from_which_files_is_refused(registry: Registry) -> None:
+    url, _ = answering(http_answer("200 OK", b'{"outputs": []}'))
+    with pytest.raises(VerificationError, match=r"does not say from which files it answered `scale@1\.0\.0`"):
         RemotePredictor(url, registry.resolve("scale@1.0.0"), retries=0).predict(np.ones((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("part", ["status", "headers", "body"])
+def test_a_server_that_drips_is_left_after_the_timeout(registry: Registry, part: str) -> None:
+    with dripping(part) as port:
+        predictor = RemotePredictor(f"http://127.0.0.1:{port}", registry.resolve("scale@1.0.0"), timeout=0.3, retries=1)
+        with pytest.raises(ServerError, match=r"does not answer \(timed out; 2 attempts\)"):
+            predictor.predict(np.ones((1, 2), np.float32))
+
+
+def test_a_patient_one_asks_until_the_server_is_back(registry: Registry) -> None:
+    """It is away, and comes back at the same port while it is asked: the row is answered."""
+    version, failures = registry.resolve("scale@1.0.0"), list[str]()
+    port = free_port()
+
+    def failed(error: ServerError, seconds: float) -> None:
+        failures.append(error.message)
+        if len(failures) == 3:
+            answering(an_answer(version), port=port)
+
+    remote_one = RemotePredictor(f"http://127.0.0.1:{port}", version, retries=0)
+    answered: list[bool] = []
+    patient = Patient(remote_one, failed, lambda: answered.append(True))
+    assert patient.predict(np.ones((1, 2), np.float32))["y"].tolist() == [[3.0, 4.0]]
+    assert (len(failures), answered) == (3, [True])
+    assert "connection refused" in failures[0]
 
 
 def test_a_token_is_sent(registry: Registry, tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def test_a_detector_reads_in_its_scales_row_by_row_and_loaded_again() -> None:
 
 
 def test_ten_times_as_slow_is_as_far_as_ten_times_as_fast_in_logarithms() -> None:
-    detector = ChangepointDetector(("udp_echo",), CusumSettings(memory=0, clip=1e6)).use_scales({"udp_echo": "log"})
+    detector = ChangepointDetector(("udp_echo",), CusumSettings(memory=0, clip=1e6, direction="both")).use_scales(
+        {"udp_echo": "log"}
+    )
     detector.fit(make_links(600, lost=0.0))
     row = make_links(1, ("a",))
     level = math.exp(detector.endpoints["a"].level[0] or 0.0)

@@ -77,6 +77,17 @@ def test_no_other_tail_is_likelier(shape: float, rows: int) -> None:
     assert best >= likelihood(shape, 1.0)
 
 
+@pytest.mark.parametrize("shape", [-0.7, -0.4, 0.0, 1e-4, 0.3])
+@pytest.mark.parametrize("rows", [50, 2000])
+def test_last_digits_stay_last_digits(shape: float, rows: int) -> None:
+    """What another processor's order of a sum changes in the values is not magnified in the tail."""
+    random = np.random.default_rng(rows)
+    values = pareto(shape)(random, rows) if shape else random.exponential(1.0, rows)
+    plain = fit_pareto(values, 2.0, float(values.max()))
+    turned = fit_pareto(values * (1 + random.choice([-2e-16, 0.0, 2e-16], rows)), 2.0, float(values.max()))
+    assert turned.quantile(1e-3) == pytest.approx(plain.quantile(1e-3), rel=1e-12)
+
+
 def test_censored_excesses_complete_the_tail() -> None:
     """Cut off at a bound, a heavy tail looks bounded; knowing how many are missing restores it."""
     values = pareto(0.3)(np.random.default_rng(6), 20_000)

@@ -187,6 +187,30 @@ def alias_gap(c: Case) -> None:
 
 
 @case
+def alias_leap(c: Case) -> None:
+    """An entry that leaps more than a million ahead is none, nor is what follows it: no number is ever the last one."""
+    for number in range(3):
+        c.version(f"m@1.{number}.0", 9 - number)
+    c.entry("m@production", 1, "m@1.0.0", moved_at="")
+    c.entry("m@production", 999999999999999, "m@1.2.0", moved_at="")
+    c.entry("m@far", 1000000, "m@1.1.0", moved_at="")
+    c.entry("m@far", 2000000, "m@1.2.0", moved_at="")
+    c.entry("m@far", 3000001, "m@1.0.0", moved_at="")
+    c.entry("m@far", 3000002, "m@1.0.0", moved_at="")
+    c.entry("m@never", 1000001, "m@1.0.0", moved_at="")
+    c.lists("m@1.0.0", "production")
+    c.lists("m@1.1.0")
+    c.lists("m@1.2.0", "far")
+    c.points("m@production", "1.0.0")
+    c.points("m@far", "1.2.0")
+    c.points("m@never", "!not-found")
+    c.finds("m@far", "warning", "alias-gap")
+    for entry in ("production/999999999999999", "far/3000001", "far/3000002", "never/1000001"):
+        c.finds(f"m/aliases/{entry}.json", "warning", "stray")
+    c.resolves(**{"m": "1.0.0", "m@far": "1.2.0", "m@never": "!not-found"})
+
+
+@case
 def alias_damaged(c: Case) -> None:
     """An unreadable highest entry fails its alias and no other; an unreadable older one does no harm."""
     c.version("m@1.0.0")

@@ -9,6 +9,7 @@ from tests.golden.registry_case import (
     FAILED_GATE,
     PARITY,
     PASSED_GATE,
+    SIGNATURE,
     WEIGHTS,
     Case,
     Files,
@@ -200,6 +201,22 @@ def bad_manifest(c: Case) -> None:
     c.broken("m@1.90.0", "bad-manifest")
     for number in reversed(range(len(changes))):
         c.broken(f"m@1.{number}.0", "bad-manifest")
+
+
+@case
+def batchable(c: Case) -> None:
+    """`batchable` of a signature: true, false, null and absent mean something, anything else is no manifest."""
+    legal, wrong = [True, False, None], ["yes", 1, []]
+    for number, value in enumerate([*legal, *wrong]):
+        c.version(f"m@1.{number}.0", 9 - number, signature=SIGNATURE | {"batchable": value})
+    c.version("m@1.9.0", 9)
+    c.lists("m@1.9.0")
+    for number in range(len(legal)):
+        c.lists(f"m@1.{number}.0")
+    for number in reversed(range(len(legal), len(legal) + len(wrong))):
+        c.broken(f"m@1.{number}.0", "bad-manifest")
+    c.query("signature.batchable = true", "m@1.0.0")
+    c.query("signature.batchable is null", "m@1.9.0", "m@1.2.0")
 
 
 @case

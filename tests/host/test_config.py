@@ -81,7 +81,8 @@ def test_what_is_dumped_is_loaded_again(tmp_path: Path) -> None:
         ("=5", "cannot read `--set =5`", "write it as `--set section.key=value`"),
         ("train..epochs=5", "cannot read `--set train..epochs=5`", "write it as `--set section.key=value`"),
         ("seasons=[1,", "the value in `--set seasons=[1,` is not YAML", "quote it"),
-        ("seed=2026-13-41", "the value in `--set seed=2026-13-41` is not YAML", "quote it"),
+        ("seed={a: 1, a: 2}", "the value in `--set seed={a: 1, a: 2}` is not YAML", "quote it"),
+        ("seed=2026-13-41", "bad value for `seed` in `--set`: input should be a valid integer", "correct the value"),
         ("seed=&a [*a]", "bad value for `seed` in `--set`: input should be a valid integer", "correct the value"),
     ],
 )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.isolation_forest.conftest import KINDS, METRICS, Bench, make_links
 
 from ocad.detection.features import RollingFeatures
+from ocad.detection.units import ALARM
 from ocad.errors import DataError, UsageError
 from ocad.metrics.ranking import average_precision
 from ocad.pipeline import train
@@ -103,6 +104,7 @@ def test_rows_without_any_value_are_evidence(bench: Bench) -> None:
     scores = fresh(bench).score(silent)
     assert np.isfinite(scores).all()
     assert scores[-1] > np.quantile(scores[:900], 0.999)
+    assert scores[900:905].max() >= ALARM
 
 
 def test_contamination_opens_the_eye_for_what_normal_rows_never_show() -> None:

@@ -13,10 +13,17 @@ from ocad.errors import DataError
 from ocad.gates import judge
 from ocad.metrics.business import business_metrics, ctr, ecpm, revenue, roas
 from ocad.metrics.clicks import click_metrics
-from ocad.metrics.distribution import distribution_gates, distribution_metrics, preds_stats, write_preds_stats
+from ocad.metrics.distribution import (
+    calibration_metrics,
+    distribution_gates,
+    distribution_metrics,
+    preds_stats,
+    write_preds_stats,
+)
 from ocad.metrics.plots import plot_clicks
 
 NAMES = {"auc", "pr_auc", "average_precision", "logloss", "wll", "accuracy", "brier", "ece", "mce"} | {
+    "normalized_entropy",
     "ece_mass",
     "mce_mass",
 }
@@ -93,22 +100,81 @@ def test_prediction_statistics_and_their_gates(rows: tuple[np.ndarray, np.ndarra
     assert stats["std"] == probability.std()
     assert stats["quantiles"]["0.5"] == np.median(probability)
     assert json.loads(write_preds_stats(tmp_path / "a" / "preds_stats.json", stats).read_text()) == stats
-    assert all(gate.passed for gate in judge(distribution_gates(mean_error=0.01), distribution_metrics(stats)))
+
+
+def judged(label: np.ndarray, probability: np.ndarray, calibrated_on: float = math.inf) -> dict[str, bool]:
+    """Which of the default gates pass, by the word that their metric begins with."""
+    metrics = click_metrics(label, probability) | distribution_metrics(preds_stats(probability, label))
+    metrics |= calibration_metrics(probability, label, calibrated_on)
+    return {gate.metric: gate.passed for gate in judge(distribution_gates(), metrics)}
+
+
+MEAN, SPREAD, LOSS, ECE = (gate.metric for gate in distribution_gates())
 
 
 @pytest.mark.parametrize(
-    ("probability", "passed"),
+    ("bend", "failing"),
     [
-        (np.linspace(0.0, 0.2, 1000), [True, True]),
-        (np.full(1000, 0.1), [True, False]),
-        (np.linspace(0.0, 0.2, 1000) + 0.02, [False, True]),
+        (lambda truth: truth, set()),
+        (lambda truth: np.full_like(truth, truth.mean()), {SPREAD, LOSS}),
+        (lambda truth: truth + 0.05, {MEAN, ECE}),
+        # one tree: every probability drawn to .25, where a tenth and less is true
+        (lambda truth: 0.25 + 0.02 * truth, {MEAN, ECE, LOSS, SPREAD}),
+        # as certain as four models at once
+        (lambda truth: 1 / (1 + ((1 - truth) / truth) ** 4), {MEAN, ECE, LOSS, SPREAD}),
+        # the right mean of the wrong rows
+        (lambda truth: truth[::-1], {ECE, LOSS}),
     ],
-    ids=["sound", "constant", "shifted"],
+    ids=["sound", "constant", "shifted", "one tree", "overconfident", "backwards"],
 )
-def test_gates_find_what_is_wrong_with_a_distribution(probability: np.ndarray, passed: list[bool]) -> None:
-    label = np.arange(1000) % 10 == 0
-    gates = judge(distribution_gates(), distribution_metrics(preds_stats(probability, label)))
-    assert [gate.passed for gate in gates] == passed
+def test_gates_find_what_is_wrong_with_a_distribution(bend: object, failing: set[str]) -> None:
+    generator = np.random.default_rng(4)
+    truth = np.sort(generator.beta(1, 9, 20_000))
+    label = generator.random(20_000) < truth
+    assert {name for name, passed in judged(label, bend(truth)).items() if not passed} == failing  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("rows", [300, 2_000, 40_000])
+@pytest.mark.parametrize("mean", [0.01, 0.1, 0.5])
+def test_sound_models_are_not_refused_by_chance(rows: int, mean: float) -> None:
+    """Forty logs whose every probability is true: a fixed bound of .005 refused six of ten small ones."""
+    generator = np.random.default_rng(rows)
+    refused = 0
+    for _ in range(40):
+        truth = generator.beta(4 * mean, 4 * (1 - mean), rows)
+        label = generator.random(rows) < truth
+        if label.any():
+            passed = judged(label, truth)
+            refused += not (passed[MEAN] and passed[ECE] and passed[LOSS])
+    assert refused <= 1
+
+
+@pytest.mark.parametrize("rate", [0.003, 0.02, 0.3])
+def test_a_mean_that_is_a_tenth_too_high_is_found_in_enough_rows(rate: float) -> None:
+    """A fixed bound of .005 let pass a model that predicts six times the clicks of a log of one in a thousand."""
+    generator = np.random.default_rng(1)
+    rows = int(5_000 / rate)
+    truth = rate * generator.uniform(0.2, 1.8, rows)
+    passed = judged(generator.random(rows) < truth, 1.1 * truth)
+    assert not passed[MEAN]
+
+
+def test_calibration_rows_are_chance_as_well() -> None:
+    """A calibrator that was fitted on few rows has their error; many test rows do not make it a fault."""
+    generator = np.random.default_rng(3)
+    truth = generator.beta(1, 9, 200_000)
+    label = generator.random(200_000) < truth
+    assert not judged(label, truth + 0.01)[MEAN]
+    assert judged(label, truth + 0.01, calibrated_on=2_000)[MEAN]
+
+
+def test_weights_count_as_repeated_rows_in_statistics(rows: tuple[np.ndarray, np.ndarray]) -> None:
+    label, probability = rows
+    weight = np.random.default_rng(0).integers(1, 4, len(label))
+    repeated = preds_stats(np.repeat(probability, weight), np.repeat(label, weight))
+    weighted = preds_stats(probability, label, weight)
+    for name in ("base_rate", "mean", "std"):
+        assert weighted[name] == pytest.approx(repeated[name])
 
 
 def test_the_least_deviation_is_half_the_base_rate_for_rare_clicks() -> None:

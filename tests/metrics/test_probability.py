@@ -8,7 +8,7 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from ocad.errors import DataError
-from ocad.metrics.probability import Reliability, accuracy, brier, ece, logloss, mce, wll
+from ocad.metrics.probability import Reliability, accuracy, brier, ece, logloss, mce, normalized_entropy, wll
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def test_the_best_constant_is_the_base_rate_for_log_loss_and_one_half_for_wll() 
         for measure in (logloss, wll)
     }
     assert best == {logloss: pytest.approx(0.1), wll: pytest.approx(0.5)}
+    assert normalized_entropy(label, np.full(10, 0.1)) == pytest.approx(1.0)
+    assert normalized_entropy(label, np.full(10, 0.2)) > 1.0
 
 
 @pytest.mark.parametrize(("mass", "strategy"), [("width", "uniform"), ("mass", "quantile")])

@@ -49,11 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for plugin in ("rule_based", "changepoint", "composite"):
         overrides = ["metrics=[lbm,ccm]"] if plugin != "composite" else []
         if plugin == "composite":
-            overrides += [
-                "members=[rule_based-links@1.0.0,changepoint-links@1.0.0]",
-                "search.candidates=60",
-                "search.steps=20",
-            ]
+            overrides += ["members=[rule_based-links@1.0.0,changepoint-links@1.0.0]"]
         train(
             TrainRequest(
                 plugin,

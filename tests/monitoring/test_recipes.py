@@ -22,7 +22,7 @@ def run(folder: Path, script: str, *arguments: str) -> str:
     environment.pop("OCAD_REGISTRY", None)
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=280
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=600
     )
     assert done.returncode == 0, f"{script}: {done.stderr[-2000:]}"
     return done.stdout
@@ -63,10 +63,12 @@ def test_a_detection_config_survives_its_file_and_a_bad_one_is_named(tmp_path: P
     config = recipes.DetectionConfig(members=("a", "b"), weights={"a": 0.25, "b": 0.75})
     recipes.write_detection_config(config, path)
     assert recipes.read_detection_config(path) == config
-    path.write_text("members: 5")
-    with pytest.raises(ConfigError, match="cannot read"):
-        recipes.read_detection_config(path)
+    for text in ("members: 5", "thresholds: {a: 2.0}"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="cannot read"):
+            recipes.read_detection_config(path)
     assert recipes.read_detection_config(tmp_path / "none.yaml") == recipes.DetectionConfig()
+    assert recipes.read_detection_config(SCRIPTS.parent / recipes.DETECTION_CONFIG) == recipes.DetectionConfig()
 
 
 @pytest.mark.slow

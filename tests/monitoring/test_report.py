@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import subprocess
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import sha256
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,17 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import lacking
 from tests.monitoring.conftest import session_of
+from tests.needs import program
 
 from ocad.detection.incidents import Incident
 from ocad.errors import DataError
 from ocad.monitoring import detect_data
 from ocad.report import write_report
-from ocad.report.charts import Timeline
-from ocad.report.tables import MOST_INCIDENTS, incidents
-
-RECIPE = Path(__file__).resolve().parents[3] / "shared" / "infra" / "chromium.sh"
+from ocad.report.charts import WIDE, Timeline
+from ocad.report.page import STYLE, render
+from ocad.report.settings import Goal, ReportSettings, report_settings
+from ocad.report.tables import MOST_INCIDENTS, goals, incidents
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +36,6 @@ def report(folder: Path) -> Path:
     path = folder / "reports" / "detection.html"
     write_report(detect_data(version, session, str(folder / "rows.parquet")), version, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """A headless browser: installed, or from the shared recipe; skips where there is neither and none is required."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None and RECIPE.is_file():
-        made = subprocess.run(["bash", str(RECIPE)], capture_output=True, text=True, check=False)
-        found = made.stdout.strip().splitlines()[-1] if made.returncode == 0 else None
-    if found is None:
-        lacking("no chromium here: install the package `chromium`")
-    return found
 
 
 class Balanced(HTMLParser):
@@ -71,10 +63,12 @@ class Balanced(HTMLParser):
 def test_the_page_is_whole_and_asks_no_network(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     Balanced().feed(text)
-    assert not re.search(r"(?:src|href)=|url\(|https?://|<script", text)
+    assert not re.search(r"(?:src|href)=|url\(|https?://|@import|fetch\(|XMLHttp", text)
+    assert "default-src 'none'" in text
     for heading in (
         "Summary",
         "Goals",
+        "Links",
         "Rules and trained detectors side by side",
         "Timelines",
         "Incidents",
@@ -82,13 +76,16 @@ def test_the_page_is_whole_and_asks_no_network(report: Path) -> None:
         "Data",
     ):
         assert f"<h2>{heading}</h2>" in text
-    assert text.count("<svg") == 2
+    assert text.count('<figure class="timeline">') == 2
+    assert text.count('class="level"') == 2
+    assert {"fitted on these rows", "calibrated on these rows"} <= set(re.findall(r"<title>([^<]+)</title>", text))
     assert "rule_based-links" in text
     assert "endpoints never seen in training" in text
 
 
-def test_a_browser_draws_it(report: Path, chromium: str, tmp_path: Path) -> None:
-    shot = tmp_path / "report.png"
+@pytest.mark.needs("chromium")
+def test_a_browser_draws_it(report: Path, tmp_path: Path) -> None:
+    chromium, shot = str(program("chromium")), tmp_path / "report.png"
     options = [
         "--headless=new",
         "--no-sandbox",
@@ -97,7 +94,7 @@ def test_a_browser_draws_it(report: Path, chromium: str, tmp_path: Path) -> None
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
     asked = [chromium, *options, "--window-size=1200,1600", f"--screenshot={shot}", report.as_uri()]
-    subprocess.run(asked, capture_output=True, check=True, timeout=120)
+    subprocess.run(asked, capture_output=True, check=True, timeout=600)
     from matplotlib.image import imread
 
     pixels = imread(shot)[..., :3]
@@ -107,9 +104,110 @@ def test_a_browser_draws_it(report: Path, chromium: str, tmp_path: Path) -> None
     assert red.sum() > 200
     assert blue.sum() > 500
     text = subprocess.run(
-        [chromium, *options, "--dump-dom", report.as_uri()], capture_output=True, check=True, timeout=120
+        [chromium, *options, "--dump-dom", report.as_uri()], capture_output=True, check=True, timeout=600
     )
     assert b"Incidents found by composite-links@1.0.0" in text.stdout
+
+
+@pytest.mark.needs("chromium")
+def test_a_reader_zooms_and_reads_values(report: Path, tmp_path: Path) -> None:
+    """A script of the test's own turns the wheel over the first chart and tells what a reader then sees."""
+    ask = """
+      <script>
+      const plot = document.querySelector("svg.plot"), edge = plot.getBoundingClientRect();
+      const at = (share) => ({ clientX: edge.x + share * edge.width, clientY: edge.y + 9, bubbles: true, cancelable: true });
+      for (let turn = 0; turn < 8; turn++) plot.dispatchEvent(new WheelEvent("wheel", { deltaY: -1, ...at(0.5) }));
+      plot.dispatchEvent(new PointerEvent("pointermove", at(0.5)));
+      const told = { box: plot.getAttribute("viewBox"), output: document.querySelector("output").value,
+                     axis: document.querySelector("g.axis").textContent };
+      plot.dispatchEvent(new MouseEvent("dblclick", at(0.5)));
+      document.body.dataset.told = JSON.stringify({ ...told, back: plot.getAttribute("viewBox") });
+      </script></body>"""
+    page = tmp_path / "asked.html"
+    text = re.sub(r"script-src '[^']+'", "script-src 'unsafe-inline'", report.read_text(encoding="utf-8"))
+    page.write_text(text.replace("</body>", ask), encoding="utf-8")
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    asked = [str(program("chromium")), *options, "--dump-dom", page.as_uri()]
+    dom = subprocess.run(asked, capture_output=True, check=True, timeout=120).stdout.decode()
+    told = json.loads(unescape(re.search(r'data-told="([^"]+)"', dom).group(1)))  # type: ignore[union-attr]
+    begin, _, width, _ = map(float, told["box"].split())
+    assert width == pytest.approx(WIDE * 0.7**8, rel=1e-6)
+    assert begin == pytest.approx((WIDE - width) / 2, rel=0.01)
+    assert "from 2026-01-02 00:1" in told["axis"]
+    assert "2026-01-02 00:12:" in told["output"]
+    assert re.search(r"lbm \(µs\) \d", told["output"])
+    assert told["back"].startswith(f"0 0 {WIDE} ")
+
+
+def test_the_pages_own_script_is_the_only_one_that_may_run(folder: Path, report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    allowed = re.findall(r"script-src ([^;\"]+)", text)
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert allowed == [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"]
+
+
+@pytest.mark.parametrize(
+    "name", ["</script><script>alert(1)</script>", '"><img onerror=alert(1)>', "a & b <i>", "\u2028'"]
+)
+def test_a_name_is_text_wherever_it_stands(name: str, folder: Path) -> None:
+    session = session_of(folder)
+    rows = pd.read_parquet(folder / "rows.parquet")
+    rows = rows[rows["endpoint"] == "north"].head(400).assign(endpoint=name)
+    rows.to_parquet(folder / "named.parquet", index=False)
+    version = session.registry.resolve("rule_based-links@1.0.0")
+    text = render(detect_data(version, session, str(folder / "named.parquet")), version)
+    Balanced().feed(text)
+    assert len(re.findall(r"<script", text)) == 2, "the chart's data and the page's own"
+    assert escape(name) in text
+    assert "<img" not in text
+    [data] = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    told = json.loads(data)
+    assert len(told["x"]) == len(told["series"][0][1]) == 400
+    assert any(name in text for _, _, text in told["incidents"])
+
+
+def test_goals_come_from_the_configuration_and_ask_for_all_labels(report: Path, folder: Path) -> None:
+    assert re.search(r"event precision</td><td>[\d.]+</td><td>&gt; 0.95</td><td><span class=", report.read_text())
+    session = session_of(folder)
+    version = session.registry.resolve("rule_based-links@1.0.0")
+    findings = detect_data(version, session, str(folder / "rows.parquet"))
+    strict = ReportSettings.model_validate({"goals": {"event_recall": {"above": 1}, "point_fpr": {"below": 1}}})
+    text = goals(findings, strict)
+    assert re.search(r"event recall</td><td>[^<]+</td><td>&gt; 1</td><td><span class=.missed.", text)
+    assert re.search(r"point fpr</td><td>[^<]+</td><td>&lt; 1</td><td><span class=.met.", text)
+    assert re.search(r"event f1</td><td>[^<]+</td><td>-</td>", text)
+    some = replace(findings, quality=replace(findings.quality, unlabelled=7))
+    assert "event" not in goals(some, strict)
+    assert "7 rows have no label" in goals(some, strict)
+
+
+def test_goals_of_the_committed_file_are_the_defaults() -> None:
+    assert report_settings() == ReportSettings()
+    with pytest.raises(ValueError, match="either"):
+        Goal(above=1, below=0)
+
+
+def test_short_incidents_are_wide_enough_to_see_and_drawn_through_all_panels() -> None:
+    chart = Timeline(np.arange(100_000.0))
+    chart.curves("delay", {"lbm": np.ones(100_000)})
+    chart.strip("incidents", [(50_000, 50_000, "a spike")], "#cf222e", through=True)
+    text = chart.svg()
+    assert text.count("<title>a spike</title>") == 2
+    assert re.search(r'width="0.0" height="12" fill="#cf222e" stroke="#cf222e" class="block"', text)
+    assert 'class="during"' in text
+    assert ".block { stroke-width: 3px; }" in STYLE
+    assert "vector-effect: non-scaling-stroke" in STYLE
+
+
+def test_values_under_the_pointer_keep_the_peaks_of_long_series() -> None:
+    values = np.ones(200_000)
+    values[123_456] = 48_211.6
+    chart = Timeline(np.arange(200_000.0))
+    chart.curves("delay", {"lbm": values})
+    [data] = re.findall(r"json\">(.*?)</script>", chart.figure())
+    told = json.loads(data)
+    assert len(told["x"]) <= WIDE
+    assert max(told["series"][0][1]) == 48_212
 
 
 def test_a_report_that_cannot_be_written_names_the_place(folder: Path) -> None:

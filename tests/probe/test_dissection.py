@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ NEAR, FAR = parse_mac("02:00:00:00:00:01"), parse_mac("02:00:00:00:00:02")
 DLT_EN10MB = 1
 """Ethernet, as the file's link type."""
 
+pytestmark = pytest.mark.needs("tshark")
+
 
 def write_capture(path: Path, frames: Sequence[bytes]) -> None:
     """A pcap file (version 2.4, microseconds) with one frame per second."""
@@ -31,7 +32,6 @@ def write_capture(path: Path, frames: Sequence[bytes]) -> None:
 
 def dissect(tmp_path: Path, frames: Sequence[bytes], fields: Sequence[str]) -> list[dict[str, str]]:
     """What tshark says about each frame: the named fields, and `problems`, what it finds wrong with it."""
-    assert shutil.which("tshark"), "tshark is required: `apt-get install tshark`"
     write_capture(tmp_path / "frames.pcap", frames)
     asked = [*fields, "_ws.expert.message"]
     options = ["-T", "fields", "-E", "separator=|", "-E", "aggregator=,"]

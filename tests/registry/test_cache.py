@@ -61,7 +61,7 @@ def other_process(root: Path, *names: str) -> subprocess.Popen[str]:
 
 def fill(root: Path, *names: str) -> None:
     """Another process reads versions, one after the other, and ends."""
-    other_process(root, *names).communicate("", timeout=60)
+    other_process(root, *names).communicate("", timeout=600)
 
 
 def held(cache: Cache) -> set[str]:
@@ -128,7 +128,7 @@ def test_what_another_process_uses_is_not_taken_away(cache: Cache) -> None:
     fill(cache.root, "b")
     fill(cache.root, "c")
     assert held(cache) == {owner("a"), owner("c")}
-    reader.communicate("", timeout=60)
+    reader.communicate("", timeout=600)
     fill(cache.root, "d")
     assert owner("a") not in held(cache)
 

@@ -102,10 +102,10 @@ def test_racing_publishers_lose_nothing_to_collectors(tmp_path: Path, make_draft
         subprocess.Popen([sys.executable, str(WRITERS), "publish", root, "40"], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    references = [line for process in publishers for line in process.communicate(timeout=120)[0].split()]
+    references = [line for process in publishers for line in process.communicate(timeout=600)[0].split()]
     done.touch()
-    assert [process.wait(timeout=60) for process in publishers] == [0] * 4
-    assert [process.wait(timeout=60) for process in collectors] == [0] * 2
+    assert [process.wait(timeout=600) for process in publishers] == [0] * 4
+    assert [process.wait(timeout=600) for process in collectors] == [0] * 2
     registry = Registry(root)
     assert len(set(references)) == 160
     assert {entry.ref for entry in registry.list()} == set(references)

@@ -18,7 +18,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[list[str]]:
-    outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    outputs = [process.communicate(timeout=600)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes)
     return outputs
 

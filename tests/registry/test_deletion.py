@@ -109,7 +109,7 @@ def test_an_open_file_of_a_collected_version_stays_readable_and_others_are_clear
 
 
 def race(tmp_path: Path, rounds: int) -> dict[str, int]:
-    return counts_of("racers", tmp_path / "models", rounds, 20260102, timeout=280)
+    return counts_of("racers", tmp_path / "models", rounds, 20260102, timeout=1200)
 
 
 def check_race(counts: dict[str, int], rounds: int) -> None:

@@ -55,14 +55,14 @@ def integrity(root: str) -> str:
 
 def test_processes_that_build_it_at_once(registry: Registry, many: list[str]) -> None:
     readers = [read(registry.root) for _ in range(5)]
-    assert [reader.communicate(timeout=120)[0].split() for reader in readers] == [many] * 5
+    assert [reader.communicate(timeout=600)[0].split() for reader in readers] == [many] * 5
     assert integrity(registry.root) == "ok"
     assert len(list(index_file(registry.root).parent.iterdir())) == 1
 
 
 def test_a_builder_that_is_killed_leaves_nothing_wrong(registry: Registry, many: list[str]) -> None:
     chance, begun = random.Random(7), time.monotonic()
-    read(registry.root).communicate(timeout=120)
+    read(registry.root).communicate(timeout=600)
     usual = time.monotonic() - begun
     for _ in range(12):
         index_file(registry.root).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def test_a_builder_that_is_killed_leaves_nothing_wrong(registry: Registry, many:
             builder.communicate(timeout=usual * chance.uniform(0.5, 1))
         builder.kill()
         builder.communicate()
-    assert read(registry.root).communicate(timeout=120)[0].split() == many
+    assert read(registry.root).communicate(timeout=600)[0].split() == many
     assert integrity(registry.root) == "ok"
 
 

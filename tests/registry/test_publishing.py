@@ -154,7 +154,7 @@ def test_a_file_changed_after_it_was_read_is_noticed(publish: Publisher, artifac
 
 
 def test_resolving_the_default(registry: Registry, publish: Publisher) -> None:
-    with pytest.raises(NotFound, match=r"there is no model `tcn-udp_echo` in `.*`: `ocad registry list` shows all"):
+    with pytest.raises(NotFound, match=r"there is no registry `.*`, and so no model `tcn-udp_echo`: check its folder"):
         registry.resolve("tcn-udp_echo")
     publish("1.0.0-rc.1")
     with pytest.raises(NotFound, match=r"`tcn-udp_echo` has no production alias and no readable release that passed"):

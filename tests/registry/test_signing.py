@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -40,8 +39,8 @@ def test_a_signature_lies_beside_the_version_and_names_the_key(
     assert registry.verify(keys=keys) == []
 
 
+@pytest.mark.needs("openssl")
 def test_openssl_verifies_it_by_hand(registry: Registry, publish: Publisher, key: Path, tmp_path: Path) -> None:
-    assert shutil.which("openssl"), "openssl is required: `apt-get install openssl`"
     version = publish(name="m")
     signed = registry.sign("m", key)
     (tmp_path / "signature.bin").write_bytes(base64.b64decode(signed.signature))

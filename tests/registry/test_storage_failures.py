@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.needs import mount_namespace
 
 from ocad_registry import Artifact, NewerFormat, Registry, StorageFailed
 from ocad_registry.storage_local import LocalStorage
@@ -20,21 +21,17 @@ from .conftest import DraftMaker, Publisher
 SCRIPT = Path(__file__).with_name("small_disk.py")
 
 
-def namespace() -> list[str]:
-    """A command that runs its arguments where they may mount; fails the test where the kernel forbids it."""
-    return ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-
-
 def run(mode: str, folder: Path) -> tuple[dict[str, Any], list[int]]:
     folder.mkdir()
-    command = [] if mode == "limit" else namespace()
+    command = [] if mode == "limit" else mount_namespace()
     command += [sys.executable, str(SCRIPT), mode, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     return json.loads(lines[-3]), [int(word) for line in lines[-2:] for word in line.split()]
 
 
+@pytest.mark.needs("mounts")
 def test_full_disk_while_publishing(tmp_path: Path) -> None:
     refusal, (listed, findings, left) = run("tmpfs", tmp_path / "disk")
     assert refusal["done"] == listed >= 3
@@ -50,6 +47,7 @@ def test_file_size_limit_while_publishing(tmp_path: Path) -> None:
     assert (listed, findings, left) == (0, 0, 0)
 
 
+@pytest.mark.needs("mounts")
 def test_read_only_registry(tmp_path: Path) -> None:
     refusal, (listed, findings, left) = run("read-only", tmp_path / "disk")
     assert (refusal["done"], listed, findings, left) == (0, 1, 0, 0)

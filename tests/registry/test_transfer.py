@@ -150,12 +150,12 @@ def test_copiers_at_the_same_time_and_killed_ones(registry: Registry, publish: P
     living = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in killed:
         process.send_signal(signal.SIGKILL)
-    answers = [process.communicate(timeout=60)[0] for process in living]
+    answers = [process.communicate(timeout=600)[0] for process in living]
     assert [process.returncode for process in living] == [0, 0, 0]
     assert all(whole in answer for answer in answers)
     assert target.verify() == []
     assert len(target.list()) == 4
     for process in killed:
-        process.wait(timeout=60)
+        process.wait(timeout=600)
     target.collect_garbage()
     assert list((Path(target.root) / ".staging").iterdir()) == []

@@ -155,6 +155,15 @@ def quantised() -> Graph:
     return graph(nodes, [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])])
 
 
+def centred() -> Graph:
+    """`y` = `x` less the mean of the batch: what one client is answered depends on who shares its run."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    return graph(nodes, [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])])
+
+
 def fixed() -> Graph:
     """`y` = sum of a `(3,)` vector: a graph without a batch dimension."""
     return graph(

@@ -17,13 +17,17 @@ def publish(
     version: str | None = None,
     passed: bool = True,
     folder: Path | None = None,
+    batchable: bool | None = True,
 ) -> Version:
-    """Publishes `graph`, written beside the registry or in `folder` first; its gate fails unless `passed`."""
+    """Publishes `graph`, written beside the registry or in `folder` first; its gate fails unless `passed`.
+
+    `batchable` is what its signature claims, proven or not.
+    """
     folder = folder or Path(f"{root}-build")
     folder.mkdir(parents=True, exist_ok=True)
     files = write_onnx(graph.model, folder / "model.onnx")
     artifacts = [Artifact(file.path, file.role, file.media_type) for file in files]
-    return Registry(root).publish(draft(name, graph, passed), artifacts, version)
+    return Registry(root).publish(draft(name, graph, passed, batchable), artifacts, version)
 
 
 def publish_without_graph(root: Path, name: str) -> Version:
@@ -33,7 +37,7 @@ def publish_without_graph(root: Path, name: str) -> Version:
     return Registry(root).publish(draft(name, None, True), [Artifact(path, "estimator")])
 
 
-def draft(name: str, graph: Graph | None, passed: bool) -> Draft:
+def draft(name: str, graph: Graph | None, passed: bool, batchable: bool | None = True) -> Draft:
     """What a run would register."""
     loss = 0.5 if passed else 2.0
     return Draft(
@@ -43,6 +47,7 @@ def draft(name: str, graph: Graph | None, passed: bool) -> Draft:
         signature=Signature(
             inputs=[_tensor(port) for port in graph.inputs],
             outputs=[_tensor(port, scale=1.0) for port in graph.outputs],
+            batchable=batchable,
         )
         if graph
         else None,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ocad.serving import find_onnxruntime, find_server
 
-START_S = 20.0
+START_S = 300.0
 STEP_S = 0.005
 
 
@@ -80,7 +80,7 @@ class Server:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             return self.process.stdout.readline() if selector.select(START_S) else b""
 
-    def connection(self, timeout: float = 30.0) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 300.0) -> http.client.HTTPConnection:
         """A new connection, to be closed by the caller."""
         host, port = self.http.split(":")
         return http.client.HTTPConnection(host, int(port), timeout=timeout)
@@ -126,6 +126,14 @@ class Server:
         """How many descriptors the server holds."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208 (a count is all that is wanted)
 
+    def is_inferring(self) -> bool:
+        """Whether one of its inference threads is at work; the one that answers probes says nothing about a run."""
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            inference = (task / "comm").read_text(encoding="ascii").startswith("model-")
+            if inference and (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "R":
+                return True
+        return False
+
     def resident_mb(self) -> float:
         """The server's resident memory in MB (10^6 bytes)."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
@@ -135,7 +143,7 @@ class Server:
         """Asks it to end and waits; kills it when it does not within 20 s. Answers with its exit status."""
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(600)
         except subprocess.TimeoutExpired:
             self.process.kill()
         finally:
@@ -159,7 +167,7 @@ def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str
     return found | dict(more or {})
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
     """Asks until `condition` holds; fails with `what` when it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -158,7 +158,7 @@ def exchange(server: Server, sent: bytes, end: bool = False) -> bytes:
     """What the server answers to raw bytes before it closes or falls silent for a second."""
     host, port = server.http.split(":")
     received = b""
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=300) as raw:
         try:
             raw.sendall(sent)
             if end:
@@ -213,7 +213,7 @@ def test_grpc(server: Server, request_: Any, code: Any, text: str) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ModelInfer(request_, timeout=10)
+            stub.ModelInfer(request_, timeout=300)
         assert (caught.value.code(), text in caught.value.details()) == (code, True), caught.value.details()
         assert stub.ServerReady(service_pb2.ServerReadyRequest()).ready
 
@@ -222,11 +222,11 @@ def test_grpc_answers_typed_contents(server: Server) -> None:
     request = message(raw=None)
     request.inputs[0].contents.fp32_contents.extend([1.5, 2.5])
     with grpc.insecure_channel(server.grpc) as channel:
-        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
+        answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=300)
     assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [3.0, 5.0]
 
 
 def test_grpc_without_a_method_is_unimplemented(server: Server) -> None:
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/inference.GRPCInferenceService/Nothing")(b"", timeout=10)
+        channel.unary_unary("/inference.GRPCInferenceService/Nothing")(b"", timeout=300)
     assert caught.value.code() == CODES.UNIMPLEMENTED

@@ -29,7 +29,7 @@ SERIES = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_]\w*=\"(?:[^\"\\\
 def start(registry: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A start that must fail."""
     return subprocess.run(
-        command(registry, *options), env=environment(registry.parent, variables), capture_output=True, text=True, timeout=20,
+        command(registry, *options), env=environment(registry.parent, variables), capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_a_registry_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_address_that_is_taken_is_named(server: Server, registry: Path) -> None:
     taken = [str(find_server()), "--registry", str(registry), "--http", server.http, "--grpc", "127.0.0.1:0"]
     failed = subprocess.run(
-        taken, env=environment(registry.parent), capture_output=True, text=True, timeout=20, check=False
+        taken, env=environment(registry.parent), capture_output=True, text=True, timeout=600, check=False
     )
     assert failed.returncode == 1
     assert server.http in failed.stderr
@@ -76,7 +76,7 @@ def test_an_address_that_is_taken_is_named(server: Server, registry: Path) -> No
 def test_ocad_serve_becomes_the_server(models: Path, tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "ocad", "serve", "--registry", str(models), "--http", "127.0.0.1:0", "--unknown"],
-        capture_output=True, text=True, timeout=20, check=False, env={**os.environ, "OCAD_SERVER": str(find_server())},
+        capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "OCAD_SERVER": str(find_server())},
     )  # fmt: skip
     assert "--unknown" in shown.stderr
     assert shown.returncode == 2
@@ -85,7 +85,7 @@ def test_ocad_serve_becomes_the_server(models: Path, tmp_path: Path) -> None:
 def test_a_missing_binary_is_named() -> None:
     missing = subprocess.run(
         [sys.executable, "-m", "ocad", "serve"],
-        capture_output=True, text=True, timeout=20, check=False, env={**os.environ, "OCAD_SERVER": "/absent/server"},
+        capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "OCAD_SERVER": "/absent/server"},
     )  # fmt: skip
     assert missing.returncode == 1
     assert "`/absent/server`" in missing.stderr
@@ -123,7 +123,7 @@ def test_every_flag_is_a_variable_too(models: Path) -> None:
             env=environment(models.parent, {variable: "nonsense"}),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=600,
             check=False,
         )
         assert (failed.returncode, f"--{flag}" in failed.stderr) == (2, True), failed.stderr

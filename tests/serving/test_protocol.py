@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from tests.serving.conftest import Launch
 from tests.serving.servers import Answer, Server, tensor
 from tritonclient.utils import InferenceServerException
 
@@ -74,7 +76,7 @@ def test_health_and_metadata_of_the_server(server: Server, protocol: str) -> Non
         found = plain(client.get_server_metadata())
     assert found["name"] == "ocad-server"
     assert re.fullmatch(r"\d+\.\d+\.\d+", found["version"])
-    assert {"binary_tensor_data", "model_repository", "model_configuration"} <= set(found["extensions"])
+    assert {"binary_tensor_data", "model_repository", "model_configuration", "statistics"} <= set(found["extensions"])
 
 
 @EACH_PROTOCOL
@@ -96,6 +98,51 @@ def test_configuration_of_a_model(server: Server, protocol: str) -> None:
     assert int(config["max_batch_size"]) > 1
     types = {port["name"]: port["data_type"] for port in config["input"] + config["output"]}
     assert (types["a"], types["name"], types["flags"]) == ("TYPE_FP32", "TYPE_STRING", "TYPE_BOOL")
+
+
+@EACH_PROTOCOL
+def test_statistics_as_the_client_reads_them(launch: Launch, models: Path, protocol: str) -> None:
+    server = launch(models)
+    module: Any = tritonclient.http if protocol == "http" else tritonclient.grpc
+    given = module.InferInput("x", [3, 2], "FP32")
+    given.set_data_from_numpy(np.ones((3, 2), np.float32))
+    with connect(server, protocol) as client:
+        before = plain(client.get_inference_statistics("scale"))["model_stats"][0]
+        for _ in range(2):
+            client.infer("scale", [given])
+        wrong = module.InferInput("x", [1, 3], "FP32")
+        wrong.set_data_from_numpy(np.ones((1, 3), np.float32))
+        with pytest.raises(InferenceServerException):
+            client.infer("scale", [wrong])
+        asked = [client.get_inference_statistics(*names) for names in (("scale",), ("scale", "1.0.0"), ())]
+        found = [plain(answer)["model_stats"] for answer in asked]
+        with pytest.raises(InferenceServerException, match="no model `nothing`"):
+            client.get_inference_statistics("nothing")
+    assert found[0] == found[1] == found[2]
+    (now,) = found[0]
+    assert (now["name"], now["version"], int(before.get("inference_count", 0))) == ("scale", "1.0.0", 0)
+    assert (int(now["inference_count"]), int(now["execution_count"])) == (6, 2)
+    assert int(now["last_inference"]) > 0
+    stats = now["inference_stats"]
+    counts = {name: int(span.get("count", 0)) for name, span in stats.items()}
+    assert counts == {
+        "success": 2, "fail": 1, "queue": 2, "compute_input": 2, "compute_infer": 2, "compute_output": 2,
+        "cache_hit": 0, "cache_miss": 0,
+    }  # fmt: skip
+    assert int(stats["success"]["ns"]) >= int(stats["compute_infer"]["ns"]) > 0
+    (batch,) = now["batch_stats"]
+    assert (int(batch["batch_size"]), int(batch["compute_infer"]["count"])) == (3, 2)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_name_null(server: Server, value: str) -> None:
+    """`tritonclient` writes them for `binary_data=False`."""
+    given = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1.0, float(value)]}
+    body = json.dumps({"inputs": [given]})
+    assert value in body
+    answer = server.request("POST", "/v2/models/scale/infer", body)
+    assert answer.status == 400
+    assert "send `null` for NaN" in answer.error
 
 
 @EACH_PROTOCOL

@@ -72,6 +72,7 @@ def test_a_new_alias_is_followed(launch: Launch, models: Path) -> None:
     assert served(server, "canary") == ("1.1.0", 2.0)
 
 
+@pytest.mark.needs("user namespaces")
 def test_the_registry_is_followed_by_polling_where_inotify_is_exhausted(models: Path) -> None:
     none = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh"]
@@ -91,6 +92,7 @@ def test_requests_in_flight_finish_on_the_old_version(launch: Launch, tmp_path: 
     answers: list[Any] = []
     slow = threading.Thread(target=lambda: answers.append(server.infer("work", [tensor("x", "INT64", [[4000]])])))
     slow.start()
+    wait_for(server.is_inferring, "the run on the old version")
     publish(root, "work", graphs.echo("INT64"))
     wait_for(lambda: _version_of(server, "work") == "1.1.0", "the new version")
     slow.join()

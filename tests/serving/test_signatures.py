@@ -81,7 +81,7 @@ def test_keys_that_are_none_stop_the_start(models: Path, tmp_path: Path) -> None
             env=environment(tmp_path),
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=600,
             check=False,
         )
         assert failed.returncode == 1

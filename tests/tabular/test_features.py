@@ -66,15 +66,15 @@ def test_adaptive_embedding_sizes(values: int, size: int) -> None:
 def test_too_many_values_are_hashed_and_the_collisions_reported(text: bool) -> None:
     values = pa.array(range(20_000)).cast(pa.string() if text else pa.int64())
     counts = ValueCounts()
-    counts.add(values, "x")
+    counts.add(values)
     vocabulary = build_vocabulary("x", counts, min_count=1, max_values=10_000, buckets=10_000)
-    codes = vocabulary.codes(values, "x")
+    codes = vocabulary.codes(values)
     assert vocabulary.size == 10_001
     assert 1 <= codes.min() <= codes.max() <= 10_000
     rate = 1 - len(np.unique(codes)) / 20_000
     assert vocabulary.statistics["collision_rate"] == rate
     assert rate == pytest.approx(1 - (1 - np.exp(-2)) / 2, abs=0.12)  # as throwing 20,000 balls into 10,000 bins
-    np.testing.assert_array_equal(vocabulary.codes(values[5:9], "x"), codes[5:9])
+    np.testing.assert_array_equal(vocabulary.codes(values[5:9]), codes[5:9])
 
 
 def test_the_hash_of_integers_is_the_formula() -> None:
@@ -173,7 +173,7 @@ def test_auto_takes_columns_by_their_type() -> None:
     kinds |= {"when": "date32", "true_probability": "float64", "leak": "int8"}
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds.items()])
     source = DataSource(name="log", path=Path("log.parquet"), time_unit="ms")
-    what = resolve(Features(auto=True, label=Label(column="click"), drop=("leak",)), Split(), schema, source)
+    what = resolve(Features(auto=True, label=Label(column="click"), drop=("leak",)), Split(), schema, source).features
     assert [item.column for item in what.categorical] == ["word", "count"]
     assert [item.column for item in what.numeric] == ["share"]
     assert what.temporal == (Temporal(column="timestamp", unit="ms"),)

@@ -22,6 +22,7 @@ from ocad.tabular.dataset import load_clicks
 from ocad.tabular.prepare import FILES, load_encoder, prepare
 from ocad.tabular.spec import DataSettings, Split
 from ocad.tabular.splits import Shares, assigner
+from ocad.times import Clock
 
 HELD_OUT = st.fixed_dictionaries(
     {
@@ -117,7 +118,7 @@ def test_no_statistic_sees_what_a_split_holds_out(tmp_path: Path, kind: str, dat
 def parts_of(frame: pd.DataFrame, split: Split) -> NDArray[np.int8]:
     """The part of each row under `prepare_frame`'s seed."""
     table, shares = pa.Table.from_pandas(frame), Shares(split.validation, split.test)
-    return assigner(split, split.column, shares, 1, lambda: [table], "s")(table, 0)
+    return assigner(split, split.column, shares, 1, lambda: [table], lambda: Clock("s"))(table, 0)
 
 
 def other_rows(train: pd.DataFrame) -> pd.DataFrame:

@@ -61,14 +61,20 @@ def test_a_version_carries_its_evidence(trained: tuple[Path, TrainResult]) -> No
     _, result = trained
     metrics = result.version.manifest.metrics
     names = {f"{who}{what}" for who in ("", "naive_", "ewma_", "ar10_") for what in ("mse", "mae_us")}
-    names |= {"val_loss", "val_loss_below_0_1"} | {f"skill_vs_best_baseline{end}" for end in ("", "_low", "_high")}
+    names |= {"val_loss", "val_loss_below_0_1", "typical_share"}
+    skills = [f"{rows}skill_vs_{rival}" for rows in ("", "typical_") for rival in ("best_baseline", "naive")]
+    names |= {f"{skill}{end}" for skill in skills for end in ("", "_low", "_high")}
     assert set(metrics) == names
     best = min(metrics[f"{name}_mse"] for name in ("naive", "ewma", "ar10"))
     assert metrics["skill_vs_best_baseline"] == pytest.approx(1 - metrics["mse"] / best)
     parity = result.version.manifest.parity
     assert parity is not None
     assert parity.passed
-    assert [gate.metric for gate in result.version.manifest.gates] == ["skill_vs_best_baseline_high"]
+    assert [gate.metric for gate in result.version.manifest.gates] == [
+        "skill_vs_best_baseline_high",
+        "typical_skill_vs_best_baseline_high",
+        "typical_skill_vs_naive",
+    ]
     assert {path.name for path in (result.run / "plots").iterdir()} == {"forecast.png", "loss.png", "residuals.png"}
     facts = json.loads(result.version.file("preprocess").read_text(encoding="utf-8"))
     signature = result.version.manifest.signature
@@ -177,7 +183,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_no_version(tmp_path: Path) -> None:
     while process.poll() is None and not list(tmp_path.glob("runs/*/*/checkpoints/last.pth")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode != 0
     run = next(tmp_path.glob("runs/*/*"))
     assert f"ocad train --resume {run.relative_to(tmp_path)}" in errors

@@ -257,3 +257,47 @@ def test_a_click_table_is_no_series(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         read_frame(DataSource(name="clicks", path=tmp_path, kind="clicks"))
     assert str(error.value) == "data `clicks` is a table of clicks, not a time series: see `ocad data list`"
+
+
+@pytest.mark.parametrize("index", [["timestamp"], ["endpoint", "timestamp"], ["lbm"]])
+def test_an_index_that_pandas_kept_is_a_column(tmp_path: Path, index: list[str]) -> None:
+    rows = pd.DataFrame({"timestamp": pd.to_datetime(TIMES), "endpoint": ["a", "b", "b"], "lbm": [1.0, 2.0, 3.0]})
+    rows.set_index(index).to_parquet(tmp_path / "rows.parquet")
+    frame = read_frame(find_data(str(tmp_path / "rows.parquet")))
+    assert frame.data["lbm"].tolist() == [1.0, 2.0, 3.0]
+    assert frame.data["endpoint"].tolist() == ["a", "b", "b"]
+
+
+def test_an_index_of_times_without_a_name_is_the_time(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"lbm": [1.0, 2.0, 3.0]}, index=pd.to_datetime(TIMES))
+    rows.to_parquet(tmp_path / "rows.parquet")
+    assert read_frame(find_data(str(tmp_path / "rows.parquet"))).data["timestamp"].dt.second.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "message"),
+    [
+        (
+            b"timestamp,lbm\n2026-01-01T00:00:00Z,1,2\n",
+            "row 2 of `.*` has 3 cells where the header has 2: `.*`: correct it$",
+        ),
+        ("timestamp,lbm,é\n2026-01-01T00:00:00Z,1,a\n".encode() + b"x,1,\xff\n", "line 3 of `.*` is not UTF-8"),
+        (b"timestamp,lbm,lbm\n2026-01-01T00:00:00Z,1,2\n", "two columns named `lbm`"),
+    ],
+)
+def test_a_csv_that_is_damaged_is_named(tmp_path: Path, bytes_: bytes, message: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(bytes_)
+    with pytest.raises(DataError, match=message):
+        read_frame(find_data(str(tmp_path / "rows.csv")))
+
+
+def test_columns_that_are_no_metric_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = {
+        "timestamp": TIMES,
+        "lbm": [1, 2, 3],
+        "note": ["a", "b", "c"],
+        "up": [True, False, True],
+        "void": [None] * 3,
+    }
+    assert read(tmp_path, rows).metrics == ("lbm",)
+    assert "`note` (text), `up` (true or false), `void` (empty)" in caplog.text

@@ -161,3 +161,43 @@ def test_batches_cover_every_row_once_and_can_start_late(regression: Regression)
     assert not torch.equal(order, random_order(1000, seed=1, epoch=3))
     with pytest.raises(ValueError, match="unequal length"):
         count_rows({"a": torch.zeros(2), "b": torch.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"schedule": "plateau", "plateau_patience": 0, "patience": 2},
+        {"average_epochs": 3},
+        {"learning_rate": 3.0, "patience": 1},
+    ],
+    ids=["cosine", "plateau", "averaged", "stopped early"],
+)
+def test_a_run_that_follows_another_ends_where_that_did(
+    tmp_path: Path, regression: Regression, change: dict[str, object]
+) -> None:
+    """On the same rows to the same weights, without a look at validation: as long, at the same rates, averaged alike."""
+    options = regression.options.model_copy(update=change)
+    first, second = regression.network(), regression.network()
+    seen = Objective(regression.loss, regression.validate, initial=False)
+    found = fit(first, regression.data(), seen, options, tmp_path / "one", seed=regression.seed)
+
+    def never(_model: nn.Module) -> Mapping[str, float]:
+        raise AssertionError("validation was looked at")
+
+    blind = Objective(regression.loss, never, initial=False)
+    followed = fit(second, regression.data(), blind, options, tmp_path / "two", seed=regression.seed, follow=found)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    assert (followed.best_epoch, followed.averaged) == (found.best_epoch, found.averaged)
+
+
+def test_the_initial_model_may_be_none_to_keep(tmp_path: Path, regression: Regression) -> None:
+    """Where every epoch looks worse than none, a model that must have learned something is the first epoch's."""
+    worse = iter(range(100))
+    objective = Objective(regression.loss, lambda _model: {"val_loss": float(next(worse))}, initial=False)
+    model = regression.network()
+    result = fit(model, regression.data(), objective, regression.options, tmp_path, seed=regression.seed)
+    assert result.best_epoch == 1
+    initial = regression.network().state_dict()
+    assert any(not torch.equal(tensor, initial[name]) for name, tensor in model.state_dict().items())

@@ -1,7 +1,8 @@
 """Calibrators: increasing maps from log-odds to probability, fitted on validation rows and exported inside the graph.
 
-All three keep the order of rows, so calibration never changes a ranking metric. Their parameters are rounded to float32 when
-they are fitted: numpy, torch and the exported graph compute with the same numbers.
+None of them turns the order of two rows round; `isotonic` ties those beyond its outermost knots, where validation showed
+nothing. Their parameters are rounded to float32 when they are fitted: numpy, torch and the exported graph compute with the
+same numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from ocad.metrics.rows import Flags, Floats, check_classes, check_labels, check_
 if TYPE_CHECKING:
     from torch import nn
 
-STEEPEST = 4.0
-"""The largest slope, in log-odds per log-odds. A probability then moves by at most the error of its log-odds, so rounding in
-the network cannot grow on the way out of the graph."""
+STEEPEST = 64.0
+"""The largest slope, in log-odds per log-odds: a model that was stopped early has log-odds that are all but equal, and what
+stretches them may be steep. A probability then moves by at most 16 times the float32 error of its log-odds, which stays below
+1e-5; parity measures it."""
+SHARPEST = 4.0
+"""The largest slope of temperature scaling: its targets are not drawn in, so rows that are separable would know no bound."""
 NEAREST = 1e-3
 """The least distance of two knots in log-odds: nearer ones could be one number in float32."""
 BIN_ROWS = 100
@@ -79,33 +83,24 @@ IDENTITY = Linear()
 
 @dataclass(frozen=True, slots=True)
 class Isotonic:
-    """Calibrated log-odds by linear interpolation between `knots` `(k,)` with `values` `(k,)`; at both ends the line goes on
-    with the slope from the first knot to the last."""
+    """Calibrated log-odds by linear interpolation between `knots` `(k,)` with `values` `(k,)`, flat beyond both ends: what
+    lies further out than validation rows did is not made more certain than they were."""
 
     knots: tuple[float, ...]
     values: tuple[float, ...]
     kind: str = "isotonic"
 
-    @property
-    def slope(self) -> float:
-        """The slope beyond the outermost knots."""
-        if len(self.knots) == 1:
-            return 1.0
-        return (self.values[-1] - self.values[0]) / (self.knots[-1] - self.knots[0])
-
     def apply(self, logit: ArrayLike) -> Floats:
         """See `Calibrator`."""
-        inside = np.asarray(logit, np.float64)
-        outside = np.minimum(inside - self.knots[0], 0.0) + np.maximum(inside - self.knots[-1], 0.0)
-        return sigmoid(np.interp(inside, self.knots, self.values) + np.float32(self.slope) * outside)
+        return sigmoid(np.interp(np.asarray(logit, np.float64), self.knots, self.values))
 
     def as_module(self) -> nn.Module:
         """See `Calibrator`."""
         from ocad.calibration.modules import IsotonicModule, LinearModule
 
         if len(self.knots) == 1:
-            return LinearModule(self.slope, self.values[0] - self.knots[0])
-        return IsotonicModule(self.knots, self.values, self.slope)
+            return LinearModule(0.0, self.values[0])
+        return IsotonicModule(self.knots, self.values)
 
     def to_json(self) -> dict[str, Any]:
         """See `Calibrator`."""
@@ -118,7 +113,7 @@ def fit_temperature(logit: ArrayLike, label: ArrayLike, weight: ArrayLike | None
     slope = _newton(scores[:, None], positive.astype(np.float64), weights, np.ones(1))[0]
     if not slope > 0:
         return IDENTITY
-    return Linear("temperature", _round(min(slope, STEEPEST)))
+    return Linear("temperature", _round(min(slope, SHARPEST)))
 
 
 def fit_platt(logit: ArrayLike, label: ArrayLike, weight: ArrayLike | None = None) -> Linear:

@@ -25,17 +25,15 @@ class LinearModule(nn.Module):
 
 
 class IsotonicModule(nn.Module):
-    """A piecewise linear map of the log-odds, as a sum of clipped ramps: no search and no gather, whatever the batch."""
+    """A piecewise linear map of the log-odds, flat beyond its ends, as a sum of clipped ramps: no search and no gather,
+    whatever the batch."""
 
     starts: Tensor
     widths: Tensor
     slopes: Tensor
-    first: Tensor
-    last: Tensor
-    slope: Tensor
     value: Tensor
 
-    def __init__(self, knots: Sequence[float], values: Sequence[float], slope: float) -> None:
+    def __init__(self, knots: Sequence[float], values: Sequence[float]) -> None:
         super().__init__()
         knot, value = torch.tensor(knots, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
         widths = knot.diff()
@@ -43,9 +41,6 @@ class IsotonicModule(nn.Module):
             "starts": knot[:-1],
             "widths": widths,
             "slopes": value.diff() / widths,
-            "first": knot[0],
-            "last": knot[-1],
-            "slope": torch.tensor(slope),
             "value": value[0],
         }
         for name, tensor in buffers.items():
@@ -53,8 +48,5 @@ class IsotonicModule(nn.Module):
 
     def forward(self, logit: Tensor) -> Tensor:
         """Probabilities in the shape of `logit`."""
-        below = torch.clamp(logit - self.first, max=0.0)
-        above = torch.relu(logit - self.last)
         ramps = torch.minimum(torch.relu(logit.unsqueeze(-1) - self.starts), self.widths)
-        inside = self.value + (ramps * self.slopes).sum(dim=-1)
-        return torch.sigmoid(inside + self.slope * (below + above))
+        return torch.sigmoid(self.value + (ramps * self.slopes).sum(dim=-1))

@@ -38,13 +38,17 @@ def alerts() -> None:
 
 @alerts.command("list")
 @click.option("--all", "everything", is_flag=True, help="Also those that are resolved.")
+@click.option("--undelivered", is_flag=True, help="Instead: the notifications that have not arrived, and why.")
 @alerts_option
 @output_options
-def list_alerts(everything: bool, alerts: str | None) -> None:
+def list_alerts(everything: bool, undelivered: bool, alerts: str | None) -> None:
     """The alerts that are not resolved, the oldest first."""
     from ocad.detection.alerts.store import Alert
 
     with opened(alerts) as episodes:
+        if undelivered:
+            _show_undelivered(episodes.outbox.undelivered())
+            return
         found = episodes.store.find(Alert, "true" if everything else "state != 'resolved'")
         answer = [episodes.describe(alert) for alert in sorted(found, key=lambda alert: (alert.opened_us, alert.id))]
     show(answer, "no alerts" if everything else "no open alerts")
@@ -119,6 +123,11 @@ def show(answer: Sequence[dict[str, Any]], nothing: str = "") -> None:
     keys = (*headings[:-2], "acknowledged_by", "note")
     rows = [[alert[key] for key in keys] for alert in answer]
     emit(answer, lambda: table(headings, rows) if rows else nothing)
+
+
+def _show_undelivered(answer: Sequence[dict[str, Any]]) -> None:
+    keys = ("at", "status", "severity", "endpoint", "sink", "state", "attempts", "cause", "group")
+    emit(answer, lambda: table(keys, [[told[key] for key in keys] for told in answer]) if answer else "all arrived")
 
 
 def _sinks(told: dict[str, Any], state: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -75,16 +76,23 @@ def plugins(_context: click.Context, _incomplete: str) -> Iterable[str]:
 @_quietly
 def metrics(context: click.Context, _incomplete: str) -> Iterable[str]:
     """The metrics of the data set that `--data` names, else of the whole catalogue."""
-    import yaml
-
     from ocad.project import catalogue_files
 
     files = catalogue_files()
     named = str(context.params.get("data") or "").partition(":")[0]
     chosen = [file for file in files if file.stem == named] or files
+    return sorted({metric for file in chosen for metric in _metrics_in(file)})
+
+
+def _metrics_in(file: Path) -> list[str]:
+    """The metrics of one entry of the catalogue; none where the entry is broken."""
+    import yaml
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    sets = [yaml.load(file.read_text(encoding="utf-8"), loader) for file in chosen]
-    return sorted({str(metric) for values in sets for metric in values.get("columns") or ()})
+    try:
+        return [str(metric) for metric in yaml.load(file.read_text(encoding="utf-8"), loader).get("columns") or ()]
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return []
 
 
 def data(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

@@ -8,8 +8,11 @@ import click
 
 from ocad.cli import completing
 from ocad.cli.data_clicks import prepare, simulate
+from ocad.cli.data_describe import describe as describe_file
 from ocad.cli.data_inject import inject
-from ocad.cli.output import emit, output_options, table
+from ocad.cli.data_label import label
+from ocad.cli.mapping import mapping_options
+from ocad.cli.output import emit, note, output_options, table
 
 if TYPE_CHECKING:
     from ocad.catalogue import DataSource
@@ -24,15 +27,18 @@ def data() -> None:
 data.add_command(prepare)
 data.add_command(simulate)
 data.add_command(inject)
+data.add_command(describe_file, "describe")
+data.add_command(label)
 
 
 @data.command("list")
 @output_options
 def list_sets() -> None:
     """Every data set of the catalogue (`configs/data/`), and whether its files are here."""
-    from ocad.catalogue import list_data
+    from ocad.catalogue import read_catalogue
 
-    rows = [
+    sources, broken = read_catalogue()
+    rows: list[dict[str, Any]] = [
         {
             "name": source.name,
             "kind": source.kind,
@@ -41,25 +47,54 @@ def list_sets() -> None:
             "path": str(source.path),
             "missing": source.missing(),
         }
-        for source in list_data()
+        for source in sources
     ]
+    rows += [
+        {"name": path.stem, "kind": None, "metrics": [], "description": "", "path": str(path), "missing": str(error)}
+        for path, error in broken.items()
+    ]
+    for error in broken.values():
+        note(f"an entry is left out: {error}")
     cells = [(row["name"], row["kind"], "no" if row["missing"] else "yes", row["description"]) for row in rows]
     emit(rows, lambda: table(("name", "kind", "here", "description"), cells))
 
 
 @data.command("show")
 @click.argument("name", shell_complete=completing.data)
+@click.option(
+    "--kind", type=click.Choice(["timeseries", "clicks"]), help="What a file is, where it is not found rightly."
+)
+@mapping_options("name")
 @output_options
-def show(name: str) -> None:
+def show(name: str, *, kind: str | None) -> None:
     """Rows, columns, endpoints, time span, step, gaps and duplicates of NAME.
 
     NAME is a data set of the catalogue (`NAME:PATTERN` for some of its endpoints), a file, or an iPinYou campaign's folder.
+    A file that has no times, or a column `click`, is a click log.
     """
     from ocad.catalogue import find_data
 
     source = find_data(name)
+    if kind or _is_click_log(source):
+        source = source.model_copy(update={"kind": kind or "clicks"})
     value = describe(source)
     emit(value, lambda: "\n".join(_lines(value)))
+
+
+def _is_click_log(source: DataSource) -> bool:
+    """Whether a file that no entry describes holds clicks: no times, or a click and nothing that names a link."""
+    from ocad.catalogue import column_names
+    from ocad.project import catalogue_file
+    from ocad.tables import is_table
+
+    if source.kind == "clicks" or source.columns or not source.path.is_file() or not source.path.stat().st_size:
+        return False
+    if catalogue_file(source.name.partition(":")[0].partition("?")[0]) or not is_table(source.path):
+        return False
+    names = column_names(source)
+    return (source.label is not None and source.timestamp not in names) or (
+        source.label == "click" and not source.endpoint
+    )
 
 
 def describe(source: DataSource) -> dict[str, Any]:

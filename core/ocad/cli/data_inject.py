@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ocad.cli import completing
+from ocad.cli.mapping import mapping_options
 from ocad.cli.output import emit, note, output_options, table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     "--direction", type=click.Choice(["up", "both"]), default="up", show_default=True, help="Sign of changes."
 )
 @click.option("--correlated", is_flag=True, help="Each incident hits all metrics of its endpoint, not one of them.")
+@mapping_options()
 @output_options
 def inject(
     data: str,

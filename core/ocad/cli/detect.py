@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ocad.cli import completing
-from ocad.cli.options import open_session, registry_option
-from ocad.cli.output import emit, note, output_options, table, wants
+from ocad.cli.mapping import mapping_options
+from ocad.cli.options import open_session, registry_option, zone_named
+from ocad.cli.output import emit, output_options, table
+from ocad.cli.sensitivity import AskedRule, sensitivity_options
 from ocad.errors import UsageError
 
 if TYPE_CHECKING:
+    from ocad.detection.alerts import AlertSettings
     from ocad.detection.alerts.manager import AlertManager
-    from ocad.detection.following import Follower
-    from ocad.detection.incidents import Incident
     from ocad.monitoring import Findings
     from ocad.session import Session
     from ocad_registry import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """How incidents are told to people: by which severities, and in which time zone."""
+
+    settings: AlertSettings
+    zone: tzinfo
 
 
 @click.command()
@@ -47,6 +56,22 @@ if TYPE_CHECKING:
 @click.option(
     "--alert-config", type=click.Path(path_type=Path), help="Their sinks (default: configs/detection/alerts.yaml)."
 )
+@mapping_options(streams=True)
+@sensitivity_options
+@click.option(
+    "--max-ahead",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With `--follow`: how far a row may be ahead of this machine's clock, or of the rows around it.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="With `--follow`: answer Prometheus at 127.0.0.1:PORT/metrics; 0 for a free one.",
+)
 @registry_option
 @output_options
 def detect(
@@ -60,13 +85,17 @@ def detect(
     server: str | None,
     alerts: Path | None,
     alert_config: Path | None,
+    time_zone: str | None,
+    max_ahead: float,
+    metrics_port: int | None,
+    asked_rule: AskedRule,
     registry: str | None,
 ) -> None:
     """Find incidents in the data with the version REFERENCE; a higher score is more anomalous.
 
     With `--follow` each row is one JSON line, as `ocad probe … --out -` prints them.
     """
-    if live != (data == "-"):
+    if live != (data.partition("?")[0] == "-"):
         raise UsageError("`--follow` and `--data -` belong together", "give both, or neither")
     if live and (report or output):
         raise UsageError("`--follow` writes no `--report` and no `--output`", "run `ocad detect` over a file for those")
@@ -74,13 +103,21 @@ def detect(
         raise UsageError("`--state` needs `--follow`", "a file is detected as a whole, from a fresh state")
     if output and output.suffix != ".parquet":
         raise UsageError(f"`--output` names `{output.name}`", "scores are a parquet file: end its name in `.parquet`")
+    if metrics_port is not None and not live:
+        raise UsageError("`--metrics-port` needs `--follow`", "a file is detected and done")
     session = open_session(registry)
     version = session.registry.resolve(reference)
+    from ocad.detection.alerts import project_settings
+
+    rating = Rating(project_settings(alert_config), zone_named(time_zone or "UTC"))
     with _manager(session, alerts, alert_config) as manager:
         if live:
-            _follow(version, session, server, state, manager)
+            from ocad.cli.follow import Following, follow_rows
+
+            asked = Following(data, server, state, max_ahead, metrics_port, asked_rule)
+            follow_rows(version, session, asked, manager, rating)
         else:
-            _detect_file(version, session, data, server, output, report, manager)
+            _detect_file(version, session, data, server, output, report, manager, rating, asked_rule)
 
 
 def _detect_file(
@@ -91,66 +128,26 @@ def _detect_file(
     output: Path | None,
     report: Path | None,
     manager: AlertManager | None,
+    rating: Rating,
+    asked_rule: AskedRule,
 ) -> None:
     from ocad.cli.predict import write_parquet
     from ocad.monitoring import detect_data
 
-    findings = detect_data(version, session, data, server)
+    findings = detect_data(version, session, data, server, rating.settings, asked_rule.applied)
     scores = output or _default_output(version)
     write_parquet(findings.scores(), scores)
     if report:
         from ocad.report import write_report
 
-        write_report(findings, version, report)
+        write_report(findings, version, report, rating.zone)
     if manager is not None:
-        manager.replay(findings.detection.incidents)
-        if len(findings.frame):
-            manager.tick(int(findings.frame["timestamp"].max().value // 1000))
-    emit(findings.to_json(str(scores)), lambda: _text(findings, scores, report))
-
-
-def _follow(
-    version: Version, session: Session, server: str | None, state: Path | None, manager: AlertManager | None
-) -> None:
-    from ocad.detection.following import Follower, StateFile, follow, lines_until_stopped
-    from ocad.monitoring import open_watch
-
-    follower = Follower(open_watch(version, session, server))
-    owner = {"ref": version.ref, "metadata_sha256": version.metadata_sha256}
-    kept = StateFile(state, owner, follower, note) if state else None
-    if kept and kept.restore():
-        note(f"goes on from the state in `{state}`")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # what is no text is one refused row, not the end
-    try:
-        for moment, result in follow(lines_until_stopped(sys.stdin), follower, note):
-            if manager is not None:
-                manager.tick(moment)
-                if result.incident is not None:
-                    manager.observe(result.incident)
-            if result.incident is not None:
-                _tell(result.incident, follower)
-            if kept:
-                kept.row_taken()
-    finally:
-        saved = kept.save() if kept else True
-    refused = sum(follower.refused.values())
-    note(f"{follower.rows} rows, {refused} refused" if refused else f"{follower.rows} rows")
-    if not saved or (refused and not follower.rows):
-        raise click.exceptions.Exit(1)
-
-
-def _tell(incident: Incident, follower: Follower) -> None:
-    """Prints what is new of `incident`, if anything is."""
-    import json
-
-    from ocad.monitoring import incident_line
-
-    news = follower.news(incident)
-    if news and wants("--json"):
-        click.echo(json.dumps({"news": news, **incident.to_json()}, ensure_ascii=False))
-    elif news:
-        click.echo(f"{news}: {incident_line(incident)}")
+        for moment, incident in findings.updates():
+            manager.tick(moment)
+            if incident is not None:
+                manager.observe(incident)
+        manager.flush()
+    emit(findings.to_json(str(scores)), lambda: _text(findings, scores, report, rating.zone))
 
 
 @contextmanager
@@ -175,15 +172,20 @@ def _default_output(version: Version) -> Path:
     return Path("runs", "detect", f"{version.manifest.name}-{stamp}-{secrets.token_hex(3)}", "scores.parquet")
 
 
-def _text(findings: Findings, scores: Path, report: Path | None) -> str:
+def _text(findings: Findings, scores: Path, report: Path | None, zone: tzinfo) -> str:
+    from ocad.detection.wording import far_from_normal, local_time
+
     counts, incidents = findings.detection.counts, findings.detection.incidents
     if findings.watch is None:
         rows = findings.scores().nlargest(10, "score").to_string(index=False)
         told = f"{counts['rows']} rows scored by {findings.ref}, whose scores are not calibrated: no incidents"
         return f"{rows}\n{told}; all in {scores}"
-    columns = ("start", "endpoint", "kind", "rows", "metrics", "score")
+    columns = ("start", "endpoint", "kind", "severity", "rows", "score", "how far from normal")
     shown = [
-        (one.to_json()["start"], one.endpoint or "-", one.kind, one.rows, ", ".join(one.metrics), one.score)
+        (
+            *(local_time(one.start_us, zone), one.endpoint or "-", one.kind, one.severity, one.rows, one.score),
+            far_from_normal(one, zone),
+        )
         for one in incidents[:20]
     ]
     lines = [table(columns, shown)] if shown else []

@@ -80,7 +80,13 @@ def _data() -> list[dict[str, Any]]:
 
 
 def _registry(root: str | None) -> list[dict[str, Any]]:
+    from ocad_registry import NotFound
+
     store = open_registry(root)
+    try:
+        store.require()
+    except NotFound as error:
+        return [_row("registry", error.message, "absent", "the first `ocad train` makes it")]
     entries = store.list()
     broken = [entry for entry in entries if entry.broken]
     rows = [_row("registry", f"{store.root}: {len(entries)} versions of {len(store.models())} models")]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "train": "Train, prove and register a model.",
     "evaluate": "Measure a registered version again.",
+    "compare": "Say which of two versions is better on the same rows.",
     "verify": "Check parity and gates again from the stored artifacts.",
     "predict": "Ask a registered version for predictions.",
     "detect": "Score a frame with a registered detector.",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ocad.errors import UsageError
 
 if TYPE_CHECKING:
     from ocad.session import Session
@@ -23,11 +26,28 @@ def registry_option(command: Command) -> Command:
     )(command)
 
 
+def zone_named(name: str) -> tzinfo:
+    """The time zone; raises `UsageError` where there is none of that name."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise UsageError(f"there is no time zone `{name}` here", "give a name such as `Europe/Berlin`") from None
+
+
 def open_registry(root: str | None) -> Registry:
     """The registry at `root`, else at `OCAD_REGISTRY`, else `./models`."""
     from ocad_registry import Registry
 
     return Registry(root)
+
+
+def existing_registry(root: str | None) -> Registry:
+    """As `open_registry`, where an empty answer would hide that there is none; raises `NotFound`."""
+    store = open_registry(root)
+    store.require()
+    return store
 
 
 def open_session(root: str | None) -> Session:

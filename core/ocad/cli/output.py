@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ocad.errors import printable
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -54,7 +56,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def note(message: str) -> None:
     """One line on stderr for a person; never part of the answer."""
-    click.echo(message, err=True)
+    click.echo(printable(message), err=True)
 
 
 def fail(code: str, message: str, hint: str) -> None:
@@ -62,7 +64,7 @@ def fail(code: str, message: str, hint: str) -> None:
     if wants("--json"):
         click.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False))
     else:
-        click.echo(f"error: {message}" + (f": {hint}" if hint else ""), err=True)
+        click.echo(printable(f"error: {message}" + (f": {hint}" if hint else "")), err=True)
 
 
 def _cell(value: object) -> str:
@@ -73,8 +75,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "-"
-    return str(value)
+        return printable(", ".join(map(str, value))) or "-"
+    return printable(str(value))
 
 
 def _is_number(text: str) -> bool:

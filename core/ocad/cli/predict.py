@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ocad.cli import completing
+from ocad.cli.mapping import mapping_options
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, output_options
 
@@ -20,6 +21,7 @@ from ocad.cli.output import emit, output_options
     help="A name of the catalogue, a parquet or CSV file, or an npz of input arrays.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write the predictions to this parquet file.")
+@mapping_options()
 @registry_option
 @output_options
 def predict(reference: str, data: str, output: Path | None, registry: str | None) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ocad.cli.output import emit, output_options
-from ocad.cli.probing import OpenRows, measure, pace_options, require_one, respond, row_options
+from ocad.cli.probing import OpenRows, guard_options, measure, pace_options, require_one, respond, row_options
 from ocad.errors import UsageError
 from ocad.probe.ccm import PERIODS
 
 if TYPE_CHECKING:
     from ocad.probe.channel import Channel
     from ocad.probe.measurement import Pace
+    from ocad.probe.responder import Guard
 
 
 @click.group()
@@ -28,6 +29,7 @@ def probe() -> None:
     "--respond", "port", type=click.IntRange(0, 65_535), metavar="PORT", help="Be the responder on PORT (0: any)."
 )
 @click.option("--bind", metavar="ADDRESS", help="Local address (default: any; 127.0.0.1 with `--respond`).")
+@guard_options
 @pace_options
 @row_options
 @output_options
@@ -36,6 +38,7 @@ def udp_echo(
     target: str | None,
     port: int | None,
     bind: str | None,
+    guard: Guard,
     pace: Pace,
     open_rows: OpenRows,
 ) -> None:
@@ -48,7 +51,7 @@ def udp_echo(
 
     require_one("udp-echo", target=target, respond=port)
     if target is None:
-        responder, address = echo_responder(port or 0, bind or "127.0.0.1")
+        responder, address = echo_responder(port or 0, bind or "127.0.0.1", guard)
         respond(responder, "UDP echo", "{}:{}".format(*address), "echoed")
         return
     rows = open_rows(METRIC)
@@ -60,6 +63,7 @@ def udp_echo(
 @click.option("--respond", "responds", is_flag=True, help="Be the responder.")
 @click.option("--interface", metavar="NAME", help="Send Ethernet frames on this interface.")
 @click.option("--bind", metavar="HOST:PORT", help="Respond over UDP on this local address.")
+@guard_options
 @pace_options
 @row_options
 @output_options
@@ -69,6 +73,7 @@ def ecpri(
     responds: bool,
     interface: str | None,
     bind: str | None,
+    guard: Guard,
     pace: Pace,
     open_rows: OpenRows,
 ) -> None:
@@ -81,8 +86,9 @@ def ecpri(
     from ocad.probe.responder import Responder
 
     require_one("ecpri", target=target, respond=responds or None)
+    _refuse_networks(guard, interface)
     if target is None:
-        responder = Responder(_ecpri_channel(None, interface, bind), answer)
+        responder = Responder(_ecpri_channel(None, interface, bind), answer, guard)
         respond(responder, "eCPRI delay requests", interface or bind or "")
         return
     rows = open_rows(METRIC)
@@ -94,6 +100,7 @@ def ecpri(
 @click.option("--respond", "responds", is_flag=True, help="Be the responder.")
 @click.option("--interface", required=True, metavar="NAME", help="Send Ethernet frames on this interface.")
 @click.option("--level", type=click.IntRange(0, 7), default=0, show_default=True, help="Maintenance domain level.")
+@guard_options
 @pace_options
 @row_options
 @output_options
@@ -103,6 +110,7 @@ def lbm(
     responds: bool,
     interface: str,
     level: int,
+    guard: Guard,
     pace: Pace,
     open_rows: OpenRows,
 ) -> None:
@@ -116,9 +124,10 @@ def lbm(
     from ocad.probe.responder import Responder
 
     require_one("lbm", target=target, respond=responds or None)
+    _refuse_networks(guard, interface)
     if target is None:
         channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBM)
-        respond(Responder(channel, loopback_answer(level)), "loopback messages", interface)
+        respond(Responder(channel, loopback_answer(level), guard), "loopback messages", interface)
         return
     rows = open_rows(METRIC)
     channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.LBR, parse_mac(target))
@@ -169,6 +178,11 @@ def ccm(
         return
     channel = EthernetChannel(interface, cfm.ETHERTYPE, cfm.Opcode.CCM, group=group)
     measure(Monitor(channel, association, duration, report, rows.add), interface, rows)
+
+
+def _refuse_networks(guard: Guard, interface: str | None) -> None:
+    if guard.allow and interface is not None:
+        raise UsageError("`--allow` names IP networks, and frames come from MAC addresses", "leave one of the two out")
 
 
 def _ecpri_channel(target: str | None, interface: str | None, bind: str | None) -> Channel:

@@ -17,6 +17,7 @@ from ocad.errors import UsageError
 from ocad.probe.measurement import Pace, Row
 
 if TYPE_CHECKING:
+    from ocad.probe.channel import Channel
     from ocad.probe.responder import Responder
     from ocad.probe.rows import Sink
 
@@ -41,6 +42,10 @@ class Counts(Protocol):
 
 class Measuring(Protocol):
     """A measurement that can be run and interrupted."""
+
+    @property
+    def channel(self) -> Channel:
+        """What it measures through."""
 
     @property
     def counts(self) -> Counts:
@@ -73,6 +78,22 @@ def row_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def gather(*, out: str | None, endpoint: str | None, **others: Any) -> None:
         command(open_rows=partial(Rows, out, endpoint), **others)
+
+    return gather
+
+
+def guard_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--allow` and `--limit`; the command receives `guard`, which says whom a responder answers."""
+
+    @click.option(
+        "--allow", multiple=True, metavar="CIDR", help="Answer only senders in this network; may be given again."
+    )
+    @click.option("--limit", type=float, default=1000.0, show_default=True, help="Most answers a second to one sender.")
+    @wraps(command)
+    def gather(*, allow: tuple[str, ...], limit: float, **others: Any) -> None:
+        from ocad.probe.responder import Guard, parse_networks
+
+        command(guard=Guard(limit, parse_networks(allow)), **others)
 
     return gather
 
@@ -152,6 +173,8 @@ def measure(measurement: Measuring, target: str, rows: Rows) -> None:
         measurement.run()
     counts, quantiles = measurement.counts.as_dict(), rows.values.quantiles()
     text = _summary(counts, rows.metric, quantiles)
+    for reason, count in measurement.channel.unreachable.items():
+        note(f"`{target}` was not reached {count} times ({reason}): start the responder there, or correct `--target`")
     if rows.on_stdout:
         note(text)
     else:
@@ -160,11 +183,13 @@ def measure(measurement: Measuring, target: str, rows: Rows) -> None:
 
 
 def respond(responder: Responder, what: str, place: str, count: str = "answered") -> None:
-    """Answers until Ctrl-C, and says where and how often."""
+    """Answers until Ctrl-C, and says where and how often, and how much was not answered."""
     note(f"answering {what} on {place}; Ctrl-C ends")
     with contextlib.suppress(KeyboardInterrupt):
         responder.run()
-    emit({"address": place, count: responder.answered}, f"{count} {responder.answered} messages")
+    refused = {"refused": responder.refused} if responder.refused else {}
+    text = f"{count} {responder.answered} messages" + "".join(f", refused {number}" for number in refused.values())
+    emit({"address": place, count: responder.answered, **refused}, text)
 
 
 def _quantile(ordered: list[float], share: float) -> float:

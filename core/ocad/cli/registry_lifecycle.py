@@ -7,8 +7,8 @@ import re
 
 import click
 
-from ocad.cli.options import open_registry, registry_option
-from ocad.cli.output import emit, output_options, table
+from ocad.cli.options import existing_registry, open_registry, registry_option
+from ocad.cli.output import emit, note, output_options, table
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 24 * 3600.0, "w": 7 * 24 * 3600.0}
 
@@ -41,7 +41,7 @@ def delete(reference: str, reason: str, registry: str | None) -> None:
 @output_options
 def gc(dry_run: bool, grace: float, registry: str | None) -> None:
     """Remove the files of deleted versions, and what killed writers left behind."""
-    found = open_registry(registry).collect_garbage(grace=grace, dry_run=dry_run)
+    found = existing_registry(registry).collect_garbage(grace=grace, dry_run=dry_run)
     done = "would remove" if dry_run else "removed"
     rows = [(done if one.due else "kept", one.path, one.kind, size(one.size), one.reason) for one in found]
 
@@ -62,7 +62,7 @@ def gc(dry_run: bool, grace: float, registry: str | None) -> None:
 @output_options
 def copy(reference: str, other: str, with_parents: bool, registry: str | None) -> None:
     """Copy the version REFERENCE with its signatures into another registry, byte for byte; aliases stay behind."""
-    copied = open_registry(registry).copy(reference, open_registry(other), with_parents=with_parents)
+    copied = existing_registry(registry).copy(reference, open_registry(other), with_parents=with_parents)
     rows = [(one.ref, "copied" if one.copied else "was there", one.files, size(one.size)) for one in copied]
     emit([one.to_json() for one in copied], lambda: table(("version", "", "files", "size"), rows))
 
@@ -78,6 +78,12 @@ def diff(first: str, second: str, registry: str | None) -> None:
     rows = [(one.section, one.name, _shown(one.first), _shown(one.second), one.delta) for one in changes]
     headings = ("what", "name", first, second, "difference")
     emit([one.to_json() for one in changes], lambda: table(headings, rows) if rows else "nothing differs")
+    measured = next((one for one in changes if one.section == "metrics"), None)
+    if measured and not measured.same_rows:
+        doubt = "come" if measured.same_rows is False else "may come"
+        note(
+            f"the metrics {doubt} from different rows: `ocad compare {first} {second} --data …` measures both on the same"
+        )
 
 
 @click.command()
@@ -127,7 +133,20 @@ def keygen(file: str) -> None:
     emit(answer, f"key {identifier}: keep {file} secret, give {file}.pub to those who verify")
 
 
-COMMANDS = (delete, gc, copy, diff, export, import_archive, sign, keygen)
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what this user may: group and mode of files and folders.")
+@registry_option
+@output_options
+def doctor(fix: bool, registry: str | None) -> int:
+    """Show what keeps users out of a registry in a folder: modes, groups, what cannot be read; exit 1 while there is any."""
+    found = open_registry(registry).check_modes(fix=fix)
+    rows = [(one.path, one.owner, one.found, one.wanted, one.fixed, one.reason) for one in found]
+    headings = ("path", "owner", "mode", "wanted", "mended", "why")
+    emit([one.to_json() for one in found], lambda: table(headings, rows) if rows else "everybody gets in who should")
+    return 1 if any(not one.fixed for one in found) else 0
+
+
+COMMANDS = (doctor, delete, gc, copy, diff, export, import_archive, sign, keygen)
 
 
 def size(count: int) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ocad.cli import completing
+from ocad.cli.mapping import mapping_options
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, note, output_options, table
+from ocad.cli.pages import evidence
 from ocad.layout import LAYOUTS, PROCESSED, keep_prepared, write_poc_layout
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class TrainCommand(click.Command):
 @click.option("--prepare-data", is_flag=True, help=f"Keep the prepared splits in {PROCESSED} as well.")
 @click.option("--max-bad-lines", type=int, help="Click logs: lines that may fail to parse (data.max_bad_lines).")
 @click.option("--runs", default="runs", show_default=True, help="Where run folders are made.")
+@mapping_options()
 @registry_option
 @output_options
 def train(
@@ -119,15 +122,12 @@ def train(
 
 
 def describe(result: TrainResult) -> str:
-    """The result for a person: the reference, the verdict, each gate, and what to do next."""
+    """The result for a person: the reference, the verdict, each gate, the metrics that matter, and what to do next."""
     manifest = result.version.manifest
     lines = [f"{result.version.ref}  {'passed' if manifest.passed else 'did not pass'}"]
-    rows = [(gate.name, f"{gate.op} {gate.threshold:g}", gate.observed, gate.passed) for gate in manifest.gates]
-    if manifest.parity:
-        parity = manifest.parity
-        rows.append(("parity", f"<= {parity.tolerance:g} of scale", parity.max_scaled_diff, parity.passed))
-    lines.append(table(("gate", "bar", "observed", "passed"), rows))
-    lines += ["", table(("metric", "value"), sorted(manifest.metrics.items()))]
+    gates = [gate.model_dump() for gate in manifest.gates]
+    parity = manifest.parity.model_dump() if manifest.parity else None
+    lines += evidence(gates, parity, manifest.metrics, result.version.ref)
     lines += ["", f"version  {result.version.location}"]
     lines += [f"also     {other.ref}{'' if other.manifest.passed else ' (did not pass)'}" for other in result.also]
     lines.append(f"run      {result.run}")

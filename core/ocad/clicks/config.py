@@ -10,6 +10,9 @@ from ocad.config import GateSettings, PluginConfig, Settings
 from ocad.metrics.distribution import distribution_gates
 from ocad.tabular.spec import DataSettings, Features, Split
 
+SMALL_ROWS = 300_000
+"""With more rows a tenth of them more changes little, and training twice costs much."""
+
 
 class CalibrationSettings(Settings):
     """How log-odds become probabilities; fitted on the validation part alone."""
@@ -36,6 +39,11 @@ class ClickConfig(PluginConfig):
     data: DataSettings = DataSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     export: ExportSettings = ExportSettings()
+    refit: bool | Literal["auto"] = Field(
+        default="auto",
+        description="whether the model is trained again on training and validation rows together, for as long as "
+        f"validation found best; `auto`: where they are at most {SMALL_ROWS:,}",
+    )
     click_value: float | None = Field(
         default=None, gt=0, description="what a click is worth, in the currency of `features.price`"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -98,11 +98,13 @@ class Fitted:
     scorer: Scorer
     history: Sequence[Mapping[str, float]] = ()
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    again: Callable[[Clicks], Scorer] | None = None
+    """`again(rows)`: a new scorer of these rows, trained for as long as this one was; None: the learner cannot."""
 
 
 class Learner(Protocol):
     """Trains a scorer on the `train` part, watching the `validation` part."""
 
     def fit(self, context: RunContext, train: Clicks, validation: Clicks, shape: InputShape) -> Fitted:
-        """The scorer that ranks the validation part best; resumes when `context.resume`."""
+        """The scorer of lowest log loss on the validation part; resumes when `context.resume`."""
         ...

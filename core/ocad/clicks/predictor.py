@@ -151,12 +151,15 @@ def predict_rows(source: DataSource, encoder: Encoder, answer: Answer) -> pd.Dat
     """`answer(table, first row)` over the rows of `source` with the encoder's columns, a batch at a time."""
     import pandas as pd
 
+    from ocad.tabular.prepare import tell_odd
     from ocad.tabular.sources import Log
 
     parts, first = [], 0
-    for table in Log(source, source.path, encoder.features).tables(encoder.columns):
+    encoder.unseen, encoder.odd = dict.fromkeys(encoder.unseen, 0), {}
+    for table in Log(source, source.path, encoder.features, kinds=encoder.kinds).tables(encoder.columns):
         parts.append(answer(table, first)[:, 0])
         first += len(table)
+    tell_odd(f"data `{source.name}`", first, encoder.unseen, encoder.odd)
     return pd.DataFrame({PROBABILITY: np.concatenate(parts) if parts else np.zeros(0, np.float32)})
 
 

@@ -49,7 +49,7 @@ def raw_signature(encoder: Encoder) -> Signature:
 def raw_samples(context: RunContext, encoder: Encoder) -> dict[str, NDArray[Any]]:
     """Rows of the log for parity, spread evenly over its first batch; text as fixed-width unicode, which needs no pickle."""
     source = context.data
-    table = next(Log(source, source.path, encoder.features).tables(encoder.columns))
+    table = next(Log(source, source.path, encoder.features, kinds=encoder.kinds).tables(encoder.columns))
     chosen = np.unique(np.linspace(0, len(table) - 1, PARITY_SAMPLES).astype(int))
     columns = raw_columns(table.take(chosen), encoder)
     return {name: array.astype(str) if array.dtype == np.object_ else array for name, array in columns.items()}

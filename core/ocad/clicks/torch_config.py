@@ -9,7 +9,7 @@ from ocad.training.options import LossSettings, OptimizerName, TrainOptions
 
 
 class ClickTraining(TrainOptions):
-    """The torch loop with the defaults of click models: Adam, 1e-3, batches of 256, the epoch of the highest AUC."""
+    """The torch loop with the defaults of click models: Adam, 1e-3, batches of 256, the epoch of the lowest log loss."""
 
     epochs: int = Field(default=15, ge=1, description="the most passes over the training rows")
     batch_size: int = Field(default=256, ge=1, description="rows in one step")
@@ -18,7 +18,7 @@ class ClickTraining(TrainOptions):
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs over which the rate rises linearly from zero")
     patience: int = Field(default=3, ge=0, description="epochs without a better validation value; 0 never stops early")
     monitor: dict[str, float] = Field(
-        default={"val_auc": 1.0}, description="weights of `val_auc` and `val_loss` whose sum is to rise"
+        default={"val_loss": -1.0}, description="weights of `val_auc` and `val_loss` whose sum is to rise"
     )
 
 

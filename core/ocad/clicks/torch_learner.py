@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ocad.calibration.calibrators import fit_platt, sigmoid
 from ocad.clicks.model import IDS, LOGIT, NUMERICS, PROBABILITY, Fitted, InputShape
 from ocad.contexts import Artifact
 from ocad.export.onnx import export_onnx
@@ -20,7 +21,7 @@ from ocad.metrics.probability import logloss
 from ocad.metrics.ranking import auc
 from ocad.training.batches import Batch
 from ocad.training.checkpoint import save_checkpoint
-from ocad.training.loop import Objective, Reporting, fit
+from ocad.training.loop import FitResult, Objective, Reporting, Validate, fit
 from ocad.training.losses import ClickLoss
 
 if TYPE_CHECKING:
@@ -29,13 +30,19 @@ if TYPE_CHECKING:
     from ocad.contexts import RunContext
     from ocad.protocols import Arrays
     from ocad.tabular.dataset import Clicks
+    from ocad.training.options import LossSettings
 
 LABEL, WEIGHT = "label", "weight"
 VALIDATION_BATCH = 8192
 WEIGHTS_FILE = "model.pth"
+REFIT = "refit"
+"""The folder in the run of the training on all rows."""
 
 Build = Callable[[InputShape, "TorchClickConfig"], nn.Module]
 """`build(shape, config)`: a network whose `forward(ids, numerics)` gives log-odds `(n,)`; absent inputs are None."""
+
+
+_Trained = tuple["TorchScorer", FitResult]
 
 
 class TorchLearner:
@@ -47,25 +54,34 @@ class TorchLearner:
     def fit(self, context: RunContext, train: Clicks, validation: Clicks, shape: InputShape) -> Fitted:
         """The network at the epoch of best validation."""
         config = cast("TorchClickConfig", context.config)
-        torch.manual_seed(context.seed)
-        network = self._build(shape, config)
-        training = as_tensors(train, shape)
-        loss = ClickLoss(config.loss, training[LABEL])
+        measure = watch(validation, shape, calibrated=bends_odds(config.loss))
 
-        def click_loss(model: nn.Module, batch: Batch) -> Tensor:
-            return loss(model(batch.get(IDS), batch.get(NUMERICS)), batch[LABEL], batch.get(WEIGHT))
+        def train_on(rows: Clicks, folder: Path, reporting: Reporting, follow: FitResult | None = None) -> _Trained:
+            torch.manual_seed(context.seed)
+            network, training = self._build(shape, config), as_tensors(rows, shape)
+            objective = _objective(config.loss, training, measure)
+            resume = context.resume and (folder / "checkpoints" / "last.pth").is_file()
+            result = fit(
+                network,
+                training,
+                objective,
+                config.train,
+                folder,
+                seed=context.seed,
+                reporting=reporting,
+                resume=resume,
+                follow=follow,
+            )
+            return TorchScorer(network, shape), result
 
-        result = fit(
-            network,
-            training,
-            Objective(click_loss, watch(validation, shape), rows=loss.rows),
-            config.train,
-            context.run,
-            seed=context.seed,
-            reporting=Reporting(context.progress, context.epoch_ended, f"training {context.plugin}"),
-            resume=context.resume and (context.run / "checkpoints" / "last.pth").is_file(),
-        )
-        return Fitted(TorchScorer(network, shape), list(result.history), dict(result.checkpoints))
+        label = f"training {context.plugin}"
+        scorer, found = train_on(train, context.run, Reporting(context.progress, context.epoch_ended, label))
+
+        def again(rows: Clicks) -> TorchScorer:
+            quiet = Reporting(context.progress, label=f"{label} on all rows")
+            return train_on(rows, context.run / REFIT, quiet, found)[0]
+
+        return Fitted(scorer, list(found.history), dict(found.checkpoints), again)
 
 
 class TorchScorer:
@@ -123,8 +139,23 @@ def as_tensors(clicks: Clicks, shape: InputShape) -> Batch:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def watch(validation: Clicks, shape: InputShape) -> Callable[[nn.Module], Mapping[str, float]]:
-    """`val_loss` (log loss) and `val_auc` of a network on the validation part."""
+def bends_odds(loss: LossSettings) -> bool:
+    """Whether a network of this loss predicts other odds than the log's, so that only calibration makes them true."""
+    return loss.kind != "log_loss" or loss.label_smoothing > 0 or loss.hard_negatives < 1
+
+
+def _objective(settings: LossSettings, training: Batch, validate: Validate) -> Objective:
+    """The loss of click models on `training`; the initial network, which has learned nothing, is never the best."""
+    loss = ClickLoss(settings, training[LABEL])
+
+    def click_loss(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(model(batch.get(IDS), batch.get(NUMERICS)), batch[LABEL], batch.get(WEIGHT))
+
+    return Objective(click_loss, validate, rows=loss.rows, initial=False)
+
+
+def watch(validation: Clicks, shape: InputShape, calibrated: bool = False) -> Validate:
+    """`val_loss` (log loss) and `val_auc` of a network on the validation part; with `calibrated` the loss after Platt scaling."""
     data = as_tensors(validation, shape)
 
     def measure(network: nn.Module) -> dict[str, float]:
@@ -132,10 +163,13 @@ def watch(validation: Clicks, shape: InputShape) -> Callable[[nn.Module], Mappin
         for start in range(0, len(validation), VALIDATION_BATCH):
             rows = {name: tensor[start : start + VALIDATION_BATCH] for name, tensor in data.items()}
             parts.append(network(rows.get(IDS), rows.get(NUMERICS)))
-        probability = torch.sigmoid(torch.cat(parts).double()).numpy()
+        logit = torch.cat(parts).double().numpy()
+        probability = sigmoid(logit)
+        if calibrated:
+            probability = fit_platt(logit, validation.label, validation.weight).apply(logit)
         return {
             "val_loss": logloss(validation.label, probability, validation.weight),
-            "val_auc": auc(validation.label, probability, validation.weight),
+            "val_auc": auc(validation.label, logit, validation.weight),
         }
 
     return measure

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class TrainedClicks:
 
     scorer: Scorer
     calibrator: Calibrator
+    held_out: FittedPredictor
+    """What the validation part was held out from: `scorer` itself, unless that was trained on it in the end."""
     shape: InputShape
     encoder: Encoder
     data: Path
@@ -42,24 +44,54 @@ class TrainedClicks:
 
 
 def prepare(context: RunContext) -> PreparedData:
-    """`train`, `validation` and `test` of the log, encoded by what was fitted on `train` alone."""
+    """`train`, `validation` and `test` of the log, encoded by what was fitted on `train` alone.
+
+    Of a version that is measured again only the rows in question, by its own encoder.
+    """
+    if context.version is not None:
+        from ocad.clicks.again import prepare_again
+
+        return prepare_again(context, context.version)
     config = cast("ClickConfig", context.config)
     return prepare_clicks(context, config.features, config.split, config.data)
 
 
 def train(context: RunContext, data: PreparedData, learner: Learner) -> Trained:
-    """Trains, then calibrates on the validation part; `trained.model` is a `TrainedClicks`."""
+    """Trains, calibrates on the validation part, and trains again on both; `trained.model` is a `TrainedClicks`.
+
+    A second model has nothing left to be calibrated on: it takes the calibrator of the first, which was trained alike.
+    """
     folder = data.splits["train"].parent
     encoder = load_encoder(folder)
     shape = InputShape.of(encoder)
-    validation = load_clicks(data.splits["validation"])
-    fitted = learner.fit(context, load_clicks(data.splits["train"]), validation, shape)
+    training, validation = (load_clicks(data.splits[part]) for part in ("train", "validation"))
+    fitted = learner.fit(context, training, validation, shape)
     calibrator = calibrate(context, fitted.scorer, validation, shape)
+    held_out = FittedPredictor(fitted.scorer, calibrator, shape)
+    scorer = fitted.scorer
+    if refits(cast("ClickConfig", context.config), len(training) + len(validation)) and fitted.again:
+        scorer = fitted.again(joined(training, validation))
     chosen = np.unique(np.linspace(0, len(validation) - 1, PARITY_SAMPLES).astype(int))
     samples = shape.arrays(validation.ids[chosen], validation.numerics[chosen])
-    handle = TrainedClicks(fitted.scorer, calibrator, shape, encoder, folder, samples)
-    predictor = FittedPredictor(fitted.scorer, calibrator, shape)
+    handle = TrainedClicks(scorer, calibrator, held_out, shape, encoder, folder, samples)
+    predictor = FittedPredictor(scorer, calibrator, shape)
     return Trained(predictor, handle, list(fitted.history), dict(fitted.checkpoints))
+
+
+def refits(config: ClickConfig, rows: int) -> bool:
+    """Whether a model of so many rows of training and validation is trained again on all of them."""
+    from ocad.clicks.config import SMALL_ROWS
+
+    return rows <= SMALL_ROWS if config.refit == "auto" else config.refit
+
+
+def joined(first: Clicks, second: Clicks) -> Clicks:
+    """The rows of both parts, which were prepared together."""
+    columns: dict[str, Any] = {}
+    for column in fields(Clicks):
+        one, other = getattr(first, column.name), getattr(second, column.name)
+        columns[column.name] = None if one is None or other is None else np.concatenate([one, other])
+    return Clicks(**columns)
 
 
 def calibrate(context: RunContext, scorer: Scorer, validation: Clicks, shape: InputShape) -> Calibrator:

@@ -1,8 +1,9 @@
-"""From raw scores to surprise: -log10 of the share of normal rows that would score at least as high.
+"""What held-out normal rows say of an endpoint's scores: the unit that raw scores are counted in, and how rare a score is.
 
-A surprise of 3 is one false alarm in 1,000 normal rows. It is measured on held-out normal rows, per endpoint, with the
-rows of all endpoints for those that have too few; above the 98 % quantile a generalised Pareto tail goes on without bound
-(Pickands 1975), fitted by probability-weighted moments (Hosking and Wallis 1987).
+The unit is linear and bounded, so that calibration can make no alarm impossible. The surprise of a score is -log10 of the
+share of normal rows that reach it: 3 is one row in 1,000. It decides about no alarm. It is measured per endpoint, with
+the rows of all endpoints for those that have too few; above the 98 % quantile a generalised Pareto tail goes on without
+bound (Pickands 1975), fitted by probability-weighted moments (Hosking and Wallis 1987).
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ocad.detection.units import ALARM, TO_SIGMA, rarely_reached
 from ocad.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -24,6 +26,8 @@ ENOUGH_ROWS = 200
 """Held-out rows from which an endpoint has its own calibration."""
 KNOTS = 128
 """The most knots of a curve: so few that a difference in the last digits of a score is not magnified."""
+_CLEAR = 1.05
+"""Where the highest score that is possible must lie at least."""
 _TAIL_SHARE = 0.02
 _HEAVIEST = 0.9
 """The largest tail index: the mean of the tail is finite below 1."""
@@ -65,15 +69,20 @@ class Curve:
     def surprise(self, scores: Floats) -> Floats:
         """The surprise of raw `scores` `(n,)`: from 0, never falling, rising without bound in the tail."""
         result = np.interp(scores, self.scores, self.surprises, left=0.0)
-        tail = np.flatnonzero(scores > self.scores[-1])
-        if len(tail):
-            excess = (scores[tail] - self.scores[-1]) / self.scale
-            rise = np.log1p(self.index * excess) / self.index if self.index else excess
-            result[tail] = self.surprises[-1] + rise / math.log(10)
+        tail = scores > self.scores[-1]
+        result[tail] = [self.surprise_point(score) for score in scores[tail].tolist()]  # few rows, and one logarithm
         return np.asarray(result, np.float64)
 
+    def score_of(self, surprise: float) -> float:
+        """The lowest score of that `surprise`: the inverse of `surprise`."""
+        beyond = (surprise - self.surprises[-1]) * math.log(10)
+        if beyond > 0:
+            excess = math.expm1(self.index * beyond) / self.index if self.index else beyond
+            return self.scores[-1] + excess * self.scale
+        return float(np.interp(surprise, self.surprises, self.scores))
+
     def surprise_point(self, score: float) -> float:
-        """The same for one score, without numpy."""
+        """The same for one score, to the last digit and without numpy."""
         knots = self.scores
         place = bisect_right(knots, score)
         if place == 0:
@@ -84,7 +93,7 @@ class Curve:
             rise = math.log1p(self.index * excess) / self.index if self.index else excess
             return self.surprises[-1] + rise / math.log(10)
         below = self.surprises[place - 1]
-        return below + (self.surprises[place] - below) * (score - low) / (knots[place] - low)
+        return (self.surprises[place] - below) / (knots[place] - low) * (score - low) + below  # as `np.interp` rounds
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON-able values."""
@@ -104,51 +113,109 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """How an endpoint's raw scores become noise units: `(raw - center) / unit`, 0 below the center."""
+
+    center: float = 0.0
+    unit: float = 1.0
+
+    @classmethod
+    def fit(cls, raw: Floats, ceiling: float) -> Scale:
+        """From held-out raw scores `(n,)` in time order, a tenth of which may be incidents.
+
+        A unit is such that what is rarely reached scores the alarm level (of few rows, their robust deviation); but never so
+        large that a raw score of `ceiling` would not raise an alarm.
+        """
+        center = float(np.median(raw))
+        above = raw[raw > center] - center
+        deviation = TO_SIGMA * float(np.median(above)) if len(above) else 0.0
+        far = rarely_reached(raw - center)
+        unit = (deviation if far is None else far / ALARM) or float(np.std(raw)) or 1.0
+        if ceiling > center:
+            unit = min(unit, (ceiling - center) / (_CLEAR * ALARM))
+        return cls(center, unit)
+
+    def units(self, raw: Floats) -> Floats:
+        """Noise units `(n,)` of raw scores `(n,)`."""
+        return np.maximum((raw - self.center) / self.unit, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
-    """A curve for each endpoint with enough held-out rows, and one of all rows for the others."""
+    """For each endpoint with enough held-out rows how its raw scores become noise units, and how surprising a score is.
+
+    What was measured on all rows together stands for the others.
+    """
 
     everywhere: Curve
     endpoints: Mapping[str, Curve]
+    scale: Scale
+    scales: Mapping[str, Scale]
 
     @classmethod
-    def fit(cls, scores_by_endpoint: Mapping[str, Floats], pooled: bool = False) -> Calibration:
-        """From the raw scores `(n,)` of held-out normal rows; raises `DataError` when there is none.
+    def fit(
+        cls,
+        found: Mapping[str, tuple[Floats, Floats | None]],
+        pooled: bool = False,
+        in_noise_units: bool = True,
+        ceiling: float = math.inf,
+    ) -> Calibration:
+        """From the raw scores `(n,)` of held-out normal rows and the noise units of lost rows, by endpoint.
 
-        `pooled`: one curve of all rows for every endpoint, for raw scores that count an endpoint's own deviations already:
-        the tail of all endpoints together is known far better than that of each.
+        `pooled`: one calibration of all rows for every endpoint, for raw scores that count an endpoint's own deviations
+        already. Raises `DataError` when there is no row.
         """
-        together = np.concatenate([np.empty(0), *scores_by_endpoint.values()])
-        enough = len(together) + 1 if pooled else ENOUGH_ROWS
-        own = {name: scores for name, scores in scores_by_endpoint.items() if len(scores) >= enough}
-        return cls(Curve.fit(together), {name: Curve.fit(scores) for name, scores in own.items()})
+        own = {name for name, (raw, _) in found.items() if len(raw) >= ENOUGH_ROWS and not pooled}
+        scale, scales = Scale(), {}
+        if not in_noise_units:
+            together = np.concatenate([np.empty(0), *(raw for raw, _ in found.values())])
+            scale = Scale.fit(together, ceiling) if len(together) else scale
+            scales = {name: Scale.fit(found[name][0], ceiling) for name in sorted(own)}
+        scores = {name: _larger(scales.get(name, scale).units(raw), lost) for name, (raw, lost) in found.items()}
+        curve = Curve.fit(np.concatenate([np.empty(0), *scores.values()]))
+        return cls(curve, {name: Curve.fit(scores[name]) for name in sorted(own)}, scale, scales)
 
     @property
     def pooled(self) -> bool:
-        """Whether no endpoint has a curve of its own."""
+        """Whether no endpoint has a calibration of its own."""
         return not self.endpoints
 
-    def curve(self, endpoint: str) -> Curve:
-        """The endpoint's own curve, else the one of all rows."""
-        return self.endpoints.get(endpoint, self.everywhere)
+    def score(self, endpoint: str, raw: Floats, lost: Floats | None = None) -> Floats:
+        """Noise units `(n,)` of the endpoint's raw scores `(n,)`, or of its lost rows where those say more."""
+        return _larger(self.scales.get(endpoint, self.scale).units(raw), lost)
 
-    def surprise(self, endpoint: str, raw: Floats) -> Floats:
-        """-log10 of the false-alarm probability of the endpoint's raw scores `(n,)`."""
-        return self.curve(endpoint).surprise(raw)
+    def units_point(self, endpoint: str, raw: float) -> float:
+        """The noise units of one raw score."""
+        scale = self.scales.get(endpoint, self.scale)
+        return max((raw - scale.center) / scale.unit, 0.0)
 
-    def surprise_point(self, endpoint: str, raw: float) -> float:
-        """The same for one raw score."""
-        return self.curve(endpoint).surprise_point(raw)
+    def surprise(self, endpoint: str, scores: Floats) -> Floats:
+        """-log10 of the share of held-out rows of the endpoint that reach each of `scores` `(n,)`, in noise units."""
+        return self.endpoints.get(endpoint, self.everywhere).surprise(scores)
+
+    def level(self, endpoint: str, share: float) -> float:
+        """The score that a `share` of the endpoint's held-out rows reach."""
+        return self.endpoints.get(endpoint, self.everywhere).score_of(-math.log10(share))
 
     def to_json(self) -> dict[str, Any]:
         """The calibration as JSON-able values."""
-        curves = {name: curve.to_json() for name, curve in self.endpoints.items()}
-        return {"everywhere": self.everywhere.to_json(), "endpoints": curves}
+        return {
+            "everywhere": self.everywhere.to_json(),
+            "endpoints": {name: curve.to_json() for name, curve in self.endpoints.items()},
+            "scale": asdict(self.scale),
+            "scales": {name: asdict(scale) for name, scale in self.scales.items()},
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
         """The calibration that `to_json` wrote."""
         curves = {name: Curve.from_json(curve) for name, curve in value["endpoints"].items()}
-        return cls(Curve.from_json(value["everywhere"]), curves)
+        scales = {name: Scale(**scale) for name, scale in value["scales"].items()}
+        return cls(Curve.from_json(value["everywhere"]), curves, Scale(**value["scale"]), scales)
+
+
+def _larger(units: Floats, lost: Floats | None) -> Floats:
+    return units if lost is None else np.maximum(units, lost)
 
 
 def _tail(excesses: Floats) -> tuple[float, float]:

@@ -27,14 +27,15 @@ Floats = NDArray[np.float64]
 
 
 def watched(name: str, detector: SeriesDetector, units: Mapping[str, str], rule: AlarmRule | None = None) -> Ensemble:
-    """The calibrated `detector` with a hold-down and incidents; scores stay its own surprises."""
+    """The calibrated `detector` with a hold-down and incidents; scores stay its own."""
     return Ensemble({name: detector}, rule or AlarmRule.plain(), units)
 
 
 class Ensemble:
     """Members by name, in the order of `rule`'s values; satisfies `ocad.protocols.Detector`.
 
-    `units` gives the unit of each metric for what is told of incidents. Without a `calibration` scores are the weighted sums.
+    `units` gives the unit of each metric for what is told of incidents; `calibration` says how rare a score is, and decides
+    about no alarm.
     """
 
     def __init__(
@@ -49,8 +50,12 @@ class Ensemble:
         """The columns of a frame that are read: those of all members."""
         self._columns = [_columns(member.metrics, self.metrics) for member in self.members.values()]
         self._holds: dict[str, Hold] = {}
-        thresholds = dict(zip(self.members, rule.thresholds, strict=True))
-        self._tracker = IncidentTracker(self.metrics, self.units, thresholds)
+        self._tracker = self._new_tracker()
+
+    def use_rule(self, rule: AlarmRule) -> None:
+        """Raises alarms by `rule` from now on, from a fresh state."""
+        self.rule, self._tracker = rule, self._new_tracker()
+        self.forget()
 
     @property
     def unseen(self) -> set[str]:
@@ -65,17 +70,22 @@ class Ensemble:
         self.forget()
 
     def calibrate(self, frame: pd.DataFrame) -> None:
-        """Calibrates every member, then the weighted sum, on held-out rows; see `SeriesDetector.calibrate`."""
+        """Calibrates every member, then the weighted mean, on held-out rows; see `SeriesDetector.calibrate`."""
         normal = frame[frame["label"] != 1] if "label" in frame else frame
         for member in self.members.values():
             member.calibrate(normal)
+        self.calibrate_mean(normal)
+
+    def calibrate_mean(self, normal: pd.DataFrame, pooled: bool = False) -> None:
+        """Measures how rare each weighted mean is on held-out normal rows, from a fresh state to a fresh one."""
         self.forget()
-        combined = self.rule.combine(self.surprises(normal))
-        self.calibration = Calibration.fit({part.endpoint: combined[part.places] for part in self.series(normal)})
+        combined = self.rule.combine(self.scores(normal))
+        found = {part.endpoint: (combined[part.places], None) for part in self.series(normal)}
+        self.calibration = Calibration.fit(found, pooled)
         self.forget()
 
-    def surprises(self, frame: pd.DataFrame) -> Floats:
-        """The members' surprises `(n, k)` in the frame's row order; goes on from their states.
+    def scores(self, frame: pd.DataFrame) -> Floats:
+        """The members' scores `(n, k)` in the frame's row order; goes on from their states.
 
         Raises `DataError` naming a metric that the frame lacks, before any member has advanced.
         """
@@ -98,19 +108,16 @@ class Ensemble:
 
     def detect(self, frame: pd.DataFrame) -> Detection:
         """Scores, alarms and incidents of a frame (DESIGN §7), its rows sorted by time; goes on from the state."""
-        surprises = self.surprises(frame)
-        combined = self.rule.combine(surprises)
-        gated = self.rule.gate(surprises, combined)
-        scores, alarms = np.empty(len(frame)), np.zeros(len(frame), dtype=bool)
+        each = self.scores(frame)
+        scores, alarms = self.rule.combine(each), np.zeros(len(frame), dtype=bool)
+        hot = scores >= self.rule.off
         incidents: list[Incident] = []
         endpoints = 0
         for part in self.series(frame):
             rows, endpoints = part.places, endpoints + 1
-            scores[rows] = self._calibrated(part.endpoint, combined[rows])
-            alarms[rows] = self._hold(part.endpoint).run(gated[rows])
-            hot = gated[rows] >= self.rule.off
+            alarms[rows] = self._hold(part.endpoint).run(scores[rows])
             incidents += self._tracker.run(
-                part.endpoint, part.times, part.values, scores[rows], alarms[rows], hot, surprises[rows]
+                part.endpoint, part.times, part.values, scores[rows], alarms[rows], hot[rows], each[rows]
             )
         incidents.sort(key=lambda incident: (incident.start_us, incident.endpoint))
         counts = {
@@ -120,7 +127,29 @@ class Ensemble:
             "incidents": len(incidents),
             "unseen": len(self.unseen),
         }
-        return Detection(scores, alarms, dict(zip(self.members, surprises.T, strict=True)), incidents, counts)
+        return Detection(scores, alarms, dict(zip(self.members, each.T, strict=True)), incidents, counts, hot)
+
+    def replay(self, frame: pd.DataFrame, detection: Detection) -> Iterator[tuple[int, Incident | None]]:
+        """The time in µs of each row, and the incident that `detect_point` would have told of at it from a fresh state.
+
+        `detection` is what `detect` found in `frame`, from a fresh state too. Rows come in order of time, those of one time
+        in the frame's order.
+        """
+        tracker = self._new_tracker()
+        each = np.column_stack(list(detection.members.values()))
+        parts = list(self.series(frame))
+        places = np.concatenate([part.places for part in parts] or [np.empty(0, np.int64)])
+        times = np.concatenate([part.times for part in parts] or [np.empty(0, np.int64)])
+        values = np.concatenate([part.values for part in parts] or [np.empty((0, len(self.metrics)))])
+        names = [part.endpoint for part in parts for _ in part.times]
+        for row in np.lexsort((places, times)).tolist():
+            place, moment = int(places[row]), int(times[row])
+            score, alarm, hot = (float(one[place]) for one in (detection.scores, detection.alarms, detection.hot))
+            said = each[place].tolist()
+            yield (
+                moment,
+                tracker.observe(names[row], moment, values[row].tolist(), score, bool(alarm), bool(hot), said),
+            )
 
     def detect_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> PointResult:
         """The same for one arriving row, `values` in the order of `metrics`, NaN where missing.
@@ -130,17 +159,15 @@ class Ensemble:
         if len(values) != len(self.metrics):
             raise DataError(f"a row has {len(values)} values", f"give {len(self.metrics)}: {', '.join(self.metrics)}")
         values = [math.nan if math.isinf(value) else float(value) for value in values]
-        surprises = [
+        each = [
             member.score_point(endpoint, time_us, values if columns is None else [values[i] for i in columns])
             for member, columns in zip(self.members.values(), self._columns, strict=True)
         ]
-        combined = self.rule.combine_point(surprises)
-        gated = self.rule.gate_point(surprises, combined)
-        score = self.calibration.surprise_point(endpoint, combined) if self.calibration else combined
-        alarm = self._hold(endpoint).step(gated)
-        hot = gated >= self.rule.off
-        incident = self._tracker.observe(endpoint, time_us, values, score, alarm, hot, surprises)
-        return PointResult(score, alarm, dict(zip(self.members, surprises, strict=True)), incident)
+        score = self.rule.combine_point(each)
+        alarm = self._hold(endpoint).step(score)
+        hot = score >= self.rule.off
+        incident = self._tracker.observe(endpoint, time_us, values, score, alarm, hot, each)
+        return PointResult(score, alarm, dict(zip(self.members, each, strict=True)), incident)
 
     def state(self) -> dict[str, Any]:
         """The streaming state of members, hold-downs and incidents as JSON-able values; {} when fresh."""
@@ -163,15 +190,22 @@ class Ensemble:
         """Begins with a fresh state."""
         self.restore({})
 
+    def drop(self, endpoint: str) -> Incident | None:
+        """Forgets one endpoint's streaming state; the incident that is cut short by it, if any."""
+        for member in self.members.values():
+            member.drop(endpoint)
+        self._holds.pop(endpoint, None)
+        return self._tracker.drop(endpoint)
+
     def series(self, frame: pd.DataFrame) -> Iterator[Series]:
         """The rows of `frame` by endpoint with the values of all metrics, infinite ones as NaN."""
         values = frame[list(self.metrics)].to_numpy(np.float64, copy=True)
         values[np.isinf(values)] = np.nan
         for part in next(iter(self.members.values())).series(frame):
-            yield Series(part.endpoint, part.times, values[part.places], part.places)
+            yield Series(part.endpoint, part.times, values[part.places], part.places, values[part.places])
 
-    def _calibrated(self, endpoint: str, combined: Floats) -> Floats:
-        return self.calibration.surprise(endpoint, combined) if self.calibration else combined
+    def _new_tracker(self) -> IncidentTracker:
+        return IncidentTracker(self.metrics, self.units, dict.fromkeys(self.members, self.rule.on), self.rule.rest)
 
     def _hold(self, endpoint: str) -> Hold:
         found = self._holds.get(endpoint)

@@ -99,9 +99,15 @@ def incidents_of(labels: ArrayLike, kinds: Sequence[str] | NDArray[Any] | None =
     return [Interval(part.start, part.end, names[part.start] == SPIKE) for part in _stretches(marked, changed)]
 
 
-def alerts_of(alarm: ArrayLike) -> list[Interval]:
-    """The stretches of true rows in one endpoint's `alarm` `(n,)`."""
-    return _stretches(np.asarray(alarm, dtype=bool))
+def alerts_of(alarm: ArrayLike, rest: int = 0) -> list[Interval]:
+    """The stretches of true rows in one endpoint's `alarm` `(n,)`; those with fewer than `rest` quiet rows between are one."""
+    alerts: list[Interval] = []
+    for stretch in _stretches(np.asarray(alarm, dtype=bool)):
+        if alerts and stretch.start - alerts[-1].end - 1 < rest:
+            alerts[-1] = Interval(alerts[-1].start, stretch.end)
+        else:
+            alerts.append(stretch)
+    return alerts
 
 
 def score_events(incidents: Sequence[Interval], alerts: Sequence[Interval]) -> EventCounts:
@@ -120,11 +126,13 @@ def score_events(incidents: Sequence[Interval], alerts: Sequence[Interval]) -> E
     return EventCounts(found, len(incidents) - found, right, len(alerts) - right)
 
 
-def count_events(labels: ArrayLike, alarm: ArrayLike, kinds: Sequence[str] | NDArray[Any] | None = None) -> EventCounts:
-    """All counts of one endpoint from its `labels` and `alarm` `(n,)` in time order."""
+def count_events(
+    labels: ArrayLike, alarm: ArrayLike, kinds: Sequence[str] | NDArray[Any] | None = None, rest: int = 0
+) -> EventCounts:
+    """All counts of one endpoint from its `labels` and `alarm` `(n,)` in time order; see `alerts_of` for `rest`."""
     normal, raised = np.asarray(labels) != 1, np.asarray(alarm, dtype=bool)
     rows = EventCounts(normal=int(normal.sum()), alarmed=int((normal & raised).sum()))
-    return rows + score_events(incidents_of(labels, kinds), alerts_of(raised))
+    return rows + score_events(incidents_of(labels, kinds), alerts_of(raised, rest))
 
 
 def _stretches(mask: NDArray[np.bool_], divided: NDArray[np.bool_] | None = None) -> list[Interval]:

@@ -112,7 +112,13 @@ def local_noise(values: NDArray[np.float64], start: int, end: int) -> float:
     rest = rest[np.isfinite(rest)]
     if len(rest) and (noise := _MAD_TO_SIGMA * float(np.median(np.abs(rest - np.median(rest))))) > 0:
         return noise
-    return _smallest_step(near) or _smallest_step(values)
+    return smallest_step(near) or smallest_step(values)
+
+
+def smallest_step(values: NDArray[np.float64]) -> float:
+    """The smallest difference between two different finite `values` `(n,)`; 0.0 when all are equal."""
+    steps = np.diff(np.unique(values[np.isfinite(values)]))
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def inject(frame: pd.DataFrame, metrics: Sequence[str], how: Injection) -> tuple[pd.DataFrame, list[InjectedIncident]]:
@@ -226,8 +232,3 @@ def _shape(kind: str, length: int, how: Injection, generator: np.random.Generato
         noise = generator.standard_normal(length)
         return noise if how.direction == "both" else np.abs(noise)
     return np.ones(length)
-
-
-def _smallest_step(values: NDArray[np.float64]) -> float:
-    steps = np.diff(np.unique(values[np.isfinite(values)]))
-    return float(steps.min()) if len(steps) else 0.0

@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocad.detection.incidents import Deviation, Kind
+from ocad.detection.incidents import SHARE, Deviation, Kind, Measure
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 SPIKE_ROWS = 3
 """The most rows of a spike."""
-SHARE = "share"
-"""The unit of metrics that are themselves a share of lost messages, as `ccm` is."""
 INVOLVED = 3.0
 """Robust sigmas from which a metric counts as involved."""
-_MOST_LOST = 0.5
-"""Share of lost rows from which nothing else matters."""
+LOSSY = 0.2
+"""Share of lost rows beyond the usual from which loss comes before what the rows that arrived look like."""
+OUTAGE_ROWS = 5
+"""Rows lost one after the other that are an outage, whatever share of the incident they are."""
 _SPREAD_GROWN = 2.0
 _TREND = 0.5
 """Share of the variance that a straight line explains, from which a slope dominates."""
-_RARE = 0.15
-"""Share of rows out of the normal range below which an incident is over, whatever detectors remember."""
+RARE = 15
+"""Percent of rows out of the normal range below which an incident is over, whatever detectors remember."""
 _TO_SIGMA = 1.4826
 """A median absolute deviation times this is a normal distribution's standard deviation."""
 _FLOOR = 0.01
 """Where the rows before do not vary at all, one hundredth of the level stands for their sigma."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is counted of one metric over all rows of an incident, however many: its extremes and its losses."""
+
+    rows: int
+    lost: float
+    """Lost rows among them; of a metric that is a share, the sum of the shares."""
+    run: int
+    """The longest stretch of rows lost one after the other."""
+    low: float
+    low_us: int
+    high: float
+    """The least and the largest value and when each was first reached; NaN where nothing was measured."""
+    high_us: int
+
+    @classmethod
+    def of(cls, during: Floats, unit: str = "", times: NDArray[np.int64] | None = None) -> Tally:
+        """From the rows `(r,)`; `times` `(r,)` in µs, else their places."""
+        moments = np.arange(len(during)) if times is None else times
+        lost, known = lost_rows(during, unit), np.flatnonzero(np.isfinite(during))
+        run = int(lost_runs(lost[:, None] >= 0.5, np.zeros(1, np.int64)).max(initial=0))
+        if not len(known):
+            return cls(len(during), float(lost.sum()), run, math.nan, 0, math.nan, 0)
+        low, high = int(known[during[known].argmin()]), int(known[during[known].argmax()])
+        ends = (float(during[low]), int(moments[low]), float(during[high]), int(moments[high]))
+        return cls(len(during), float(lost.sum()), run, *ends)
+
+    def peak(self, normal: float) -> tuple[float, int] | None:
+        """The value farthest from `normal` and when it was first reached; None where nothing was measured."""
+        if math.isnan(self.low):
+            return None
+        low = normal - self.low > self.high - normal
+        return (self.low, self.low_us) if low else (self.high, self.high_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +86,20 @@ class Contrast:
     """How far a straight line through the rows rises from the first to the last, in the metric's unit."""
     trend: float
     """Share of the variance that this line explains, 0 to 1."""
+    out: int
+    """Values more than `INVOLVED` sigmas from normal, of the rows that were kept."""
     lost: float
     """Share of lost rows during."""
     lost_before: float
     lost_sigmas: float
     """`lost - lost_before` in standard deviations of one row's loss."""
-    counts_loss: bool
-    """Whether the metric itself is a share of lost messages."""
+    tally: Tally
+    unit: str
+
+    @property
+    def counts_loss(self) -> bool:
+        """Whether the metric itself is a share of lost messages."""
+        return self.unit == SHARE
 
     @property
     def level(self) -> float:
@@ -72,6 +115,23 @@ class Contrast:
     def distance(self) -> float:
         """How far the metric is from normal by its level, spread or slope, in sigmas."""
         return max(abs(self.level), self.growth - 1, abs(self.rise) / (2 * self.sigma))
+
+    @property
+    def peak_sigmas(self) -> float:
+        """The farthest value, in sigmas from normal."""
+        return (self.peak - self.normal) / self.sigma
+
+    @property
+    def brief(self) -> bool:
+        """Whether few rows were far from normal and the others as usual."""
+        return self.out <= SPIKE_ROWS and abs(self.level) < INVOLVED <= abs(self.peak_sigmas)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether more was lost than chance allows: an outage, or a share well beyond the usual."""
+        if self.lost_sigmas * math.sqrt(self.tally.rows) < INVOLVED:
+            return False
+        return self.tally.run >= OUTAGE_ROWS or self.lost - self.lost_before >= LOSSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +151,8 @@ class Baseline:
         """From the rows `(b,)` before; NaN is a lost row, in the unit `share` the value itself is loss."""
         known = before[np.isfinite(before)]
         normal = _median(known) if len(known) else None
-        return cls(normal, _robust_sigma(known, normal or 0.0), _lost(before, known, unit), len(before))
+        lost = float(lost_rows(before, unit).mean()) if len(before) else 0.0
+        return cls(normal, _robust_sigma(known, normal or 0.0), lost, len(before))
 
     def reference(self, seen: Floats) -> tuple[float, float]:
         """Normal level and a sigma above 0 to hold the values `seen` against."""
@@ -101,50 +162,50 @@ class Baseline:
         largest = float(np.abs(seen).max()) if len(seen) else 0.0
         return normal, _FLOOR * max(abs(normal), largest) or 1.0
 
+    def beyond(self, values: Floats) -> Flags:
+        """Whether each of the `values` `(r,)` is lost or more than `INVOLVED` sigmas from normal, each by itself."""
+        out = np.isnan(values)
+        if self.normal is None:
+            return out
+        sigma = self.sigma or _FLOOR * np.maximum(abs(self.normal), np.abs(values))
+        return np.asarray(out | (np.abs(values - self.normal) > INVOLVED * sigma))
 
-def contrast(before: Baseline, during: Floats, unit: str = "") -> Contrast:
-    """The rows `during` `(r,)` an incident against what was normal before it."""
+
+def contrast(before: Baseline, during: Floats, unit: str = "", tally: Tally | None = None) -> Contrast:
+    """The rows `during` `(r,)` an incident against what was normal before it.
+
+    `tally` counts all rows where `during` holds a part of them.
+    """
     seen = during[np.isfinite(during)]
-    lost = _lost(during, seen, unit)
+    tally = tally or Tally.of(during, unit)
     normal, sigma = before.reference(seen)
-    value = _median(seen) if len(seen) else normal
-    peak = float(seen[np.abs(seen - normal).argmax()]) if len(seen) else normal
+    farthest, value = tally.peak(normal), _median(seen) if len(seen) else normal
     rise, trend = _line(seen)
+    lost = tally.lost / tally.rows if tally.rows else 0.0
     chance = max(before.lost * (1 - before.lost), 1 / (before.rows + 1))
     return Contrast(
         normal=normal,
         sigma=sigma,
         value=value,
-        peak=peak,
+        peak=farthest[0] if farthest else normal,
         spread=_robust_sigma(seen, value),
         rise=rise,
         trend=trend,
+        out=int((np.abs(seen - normal) > INVOLVED * sigma).sum()),
         lost=lost,
         lost_before=before.lost,
         lost_sigmas=(lost - before.lost) / math.sqrt(chance),
-        counts_loss=unit == SHARE,
+        tally=tally,
+        unit=unit,
     )
-
-
-def telling_rows(before: Sequence[Baseline], during: Floats) -> int:
-    """How many of the rows `during` `(r, m)` count: up to where rows with a metric out of its normal range get rare.
-
-    Detectors remember: some are still surprised when a link has long been normal again. At least one row counts.
-    """
-    out = np.isnan(during)
-    for column, baseline in enumerate(before):
-        normal, sigma = baseline.reference(during[~out[:, column], column])
-        out[:, column] |= np.abs(during[:, column] - normal) > INVOLVED * sigma
-    excess = np.cumsum(out.any(axis=1) - _RARE)
-    last = int(excess.argmax())
-    return last + 1 if excess[last] > 0 else len(during)
 
 
 def likeliest_kind(contrasts: Mapping[str, Contrast], rows: int) -> Kind:
     """The kind of an incident of `rows` rows: the first rule that holds for the metric that is farthest from normal.
 
-    Lost rows dominate: `loss`. At most three rows: `spike`. The spread grew and the level stayed within it: `jitter`. A
-    straight line explains the rows: `drift`. Otherwise `shift`.
+    An outage, a fifth of the rows lost beyond the usual, or loss that is farther from normal than all else: `loss`. At most
+    three rows far from normal: `spike`. The spread grew and the level stayed within it: `jitter`. A straight line explains
+    the rows: `drift`. Otherwise `shift`.
     """
     if _lost_dominates(contrasts):
         return "loss"
@@ -155,44 +216,64 @@ def likeliest_kind(contrasts: Mapping[str, Contrast], rows: int) -> Kind:
         return "drift"
     if lead.growth >= _SPREAD_GROWN and abs(lead.level) < lead.growth:
         return "jitter"
-    return "shift"
+    return "spike" if lead.brief else "shift"
 
 
-def deviations_of(contrasts: Mapping[str, Contrast], kind: Kind, units: Mapping[str, str]) -> dict[str, Deviation]:
-    """The deviation of each metric involved, the farthest first; never empty."""
-    found = {metric: _deviation(item, kind, units.get(metric, "")) for metric, item in contrasts.items()}
-    order = sorted(found, key=lambda metric: -abs(found[metric].sigmas))
-    involved = [metric for metric in order if abs(found[metric].sigmas) >= INVOLVED]
+def deviations_of(contrasts: Mapping[str, Contrast], kind: Kind) -> dict[str, Deviation]:
+    """The deviation of each metric involved, the farthest first, for `loss` what was lost before all else; never empty."""
+    found = {metric: _deviation(item, kind) for metric, item in contrasts.items()}
+    told_as_loss = {metric for metric, item in contrasts.items() if kind == "loss" and _as_loss(item)}
+    order = sorted(found, key=lambda metric: (metric not in told_as_loss, -abs(found[metric].sigmas)))
+    involved = [metric for metric in order if abs(found[metric].sigmas) >= INVOLVED or contrasts[metric].lossy]
     return {metric: found[metric] for metric in involved or order[:1]}
 
 
-def _deviation(found: Contrast, kind: Kind, unit: str) -> Deviation:
+def lost_rows(values: Floats, unit: str) -> Floats:
+    """How much of each row was lost, 0 to 1: all of it where there is no value, else the value in the unit `share`."""
+    return np.where(np.isfinite(values), np.clip(values, 0, 1) if unit == SHARE else 0.0, 1.0)
+
+
+def lost_runs(lost: Flags, before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many rows up to each of `lost` `(r, m)` were lost one after the other, after `before` `(m,)` such rows."""
+    rows = np.arange(len(lost))[:, None]
+    return np.asarray(rows - np.maximum.accumulate(np.where(lost, -1 - before, rows), axis=0))
+
+
+def _deviation(found: Contrast, kind: Kind) -> Deviation:
     """In the terms of the kind: lost share, farthest value, spread, or level."""
-    if kind == "loss" and (found.counts_loss or abs(found.lost_sigmas) >= abs(found.level)):
-        return Deviation(found.lost, found.lost_before, SHARE, found.lost_sigmas)
-    if kind == "spike":
-        return Deviation(found.peak, found.normal, unit, (found.peak - found.normal) / found.sigma)
+    tally = found.tally
+    peak, peak_us = tally.peak(found.normal) or (None, None)
+    lost, rows = round(tally.lost, 3), tally.rows
+    if kind == "loss" and _as_loss(found):
+        if not found.counts_loss:
+            peak = peak_us = None  # in the metric's unit, which is not that of the share
+        size = found.lost_sigmas
+        return Deviation(found.lost, found.lost_before, SHARE, size, peak, peak_us, lost, rows, measure="lost")
+    value, normal, sigmas, level = found.value, found.normal, found.level, found.value
+    measure: Measure = "level"
     if kind == "jitter" and found.growth - 1 > abs(found.level):
-        return Deviation(found.spread, found.sigma, unit, found.growth - 1)
-    return Deviation(found.value, found.normal, unit, found.level)
+        value, normal, sigmas, measure = found.spread, found.sigma, found.growth - 1, "spread"
+        level += found.spread
+    elif kind == "spike" or abs(sigmas) < INVOLVED <= abs(found.peak_sigmas):
+        value, sigmas, measure = found.peak, found.peak_sigmas, "peak"
+        level = found.peak if kind == "spike" else level  # a single row does not lift what lasts
+    times = level / found.normal if found.normal > 0 and not found.counts_loss else None
+    return Deviation(value, normal, found.unit, sigmas, peak, peak_us, lost, rows, times, measure)
+
+
+def _as_loss(found: Contrast) -> bool:
+    return found.counts_loss or found.lossy or abs(found.lost_sigmas) >= abs(found.level)
 
 
 def _lost_dominates(contrasts: Mapping[str, Contrast]) -> bool:
-    worst = max(contrasts.values(), key=lambda found: found.lost_sigmas)
-    if worst.lost - worst.lost_before >= _MOST_LOST:
-        return True
     measured = [found for found in contrasts.values() if not found.counts_loss]
+    if any(found.lossy for found in contrasts.values()):
+        return True
     if measured and min(found.lost for found in measured) == 1:
         return True  # and nothing was known before: there is no level to shift
+    worst = max(contrasts.values(), key=lambda found: found.lost_sigmas)
     others = max((found.distance for found in measured), default=0.0)
     return worst.lost_sigmas >= INVOLVED and worst.lost_sigmas > others
-
-
-def _lost(rows: Floats, finite: Floats, unit: str) -> float:
-    if not len(rows):
-        return 0.0
-    missing = len(rows) - len(finite)
-    return float((missing + (np.clip(finite, 0, 1).sum() if unit == SHARE else 0)) / len(rows))
 
 
 def _robust_sigma(values: Floats, centre: float) -> float:

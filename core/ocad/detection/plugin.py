@@ -12,7 +12,7 @@ from ocad.contexts import PluginInfo
 from ocad.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -46,6 +46,10 @@ class DetectorPlugin:
         """The detector that the run's settings describe, not fitted; its modules are imported here and not before."""
         raise TypeError(f"`{type(self).__name__}` builds no detector: define `build`")
 
+    def make(self, config: Any, metrics: Sequence[str]) -> SeriesDetector | None:
+        """The same from settings alone, where that is enough: a detector that others may combine with theirs."""
+        return None
+
     def detector_type(self) -> type[SeriesDetector]:
         """The class whose `from_json` reads what the run wrote."""
         raise TypeError(f"`{type(self).__name__}` has no detector: define `detector_type`")
@@ -57,7 +61,8 @@ class DetectorPlugin:
         from ocad.detection.training import fit_and_calibrate
 
         config = cast("DetectorConfig", context.config)
-        detector = self.build(context, metrics).use_scales(config.scales)
+        units = {metric: context.data.unit_of(metric) for metric in metrics}
+        detector = self.build(context, metrics).use_units(units).use_scales(config.scales)
         return fit_and_calibrate(detector, train, validation, config.pooled)
 
     def hooks(self) -> dict[str, Callable[..., Any]]:
@@ -110,3 +115,13 @@ class DetectorPlugin:
     ) -> NDArray[np.float64]:
         """See `ocad.hookspecs`."""
         return cast("Detector", model).score(frame)
+
+    @hookimpl
+    def ocad_new_detector(self, metrics: Sequence[str]) -> SeriesDetector | None:
+        """See `ocad.hookspecs`; None where `make` is not there."""
+        return self.make(self.config()(), metrics)
+
+    @hookimpl
+    def ocad_read_detector(self, value: Mapping[str, Any]) -> SeriesDetector:
+        """See `ocad.hookspecs`."""
+        return self.detector_type().from_json(value)

@@ -6,6 +6,7 @@ to the bit. The exact version is asked for, and the answer must carry the digest
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import time
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from ocad.detection.deadline import Deadline
 from ocad.errors import DataError, OcadError, UsageError, VerificationError
 from ocad.export.runtime import NUMPY_TYPES, check_inputs
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 BINARY_HEADER = "Inference-Header-Content-Length"
 BACK_OFF_S, LONGEST_WAIT_S = 0.05, 2.0
+MOST_ANSWER = 1 << 28
+"""The longest answer that is read, in bytes."""
 BUSY = (429, 503)
 """Statuses of a server that can answer a little later: its queue is full, or the model is not loaded yet."""
 
@@ -38,8 +42,9 @@ class ServerError(OcadError):
 class RemotePredictor:
     """`version` answered by the server at `url` (`http://HOST:PORT`), over one connection that is kept open.
 
-    `timeout` seconds are allowed for each attempt; an unreachable or busy server is asked `retries` times more, 0.05 s
-    apart, doubling up to 2 s. `token` is the bearer token of a server that wants one. One thread at a time.
+    `timeout` seconds are allowed for each attempt as a whole, and `MOST_ANSWER` bytes for its answer; an unreachable or
+    busy server is asked `retries` times more, 0.05 s apart, doubling up to 2 s. `token` is the bearer token of a server
+    that wants one. One thread at a time.
     """
 
     def __init__(self, url: str, version: Version, timeout: float = 5.0, retries: int = 3, token: str = "") -> None:
@@ -50,6 +55,7 @@ class RemotePredictor:
         self.retries = retries
         self._digest = version.metadata_sha256
         self._types = {tensor.name: tensor.dtype for tensor in signature.inputs}
+        self._timeout = timeout
         self._connection = _connection(url, timeout)
         self._path = f"{urlsplit(url).path.rstrip('/')}/v2/models/{version.name}/versions/{version.version}/infer"
         self._headers = {
@@ -90,13 +96,21 @@ class RemotePredictor:
             reused = self._connection.sock is not None
             wait = min(BACK_OFF_S * 2.0**attempt, LONGEST_WAIT_S)
             try:
-                self._connection.request("POST", self._path, body, dict(headers))
-                response = self._connection.getresponse()
-                answer = response.read()
+                with Deadline(self._timeout) as deadline:
+                    if self._connection.sock is None:
+                        self._connection.connect()
+                    deadline.watch(self._connection.sock)
+                    self._connection.request("POST", self._path, body, dict(headers))
+                    response = self._connection.getresponse()
+                    answer = response.read(MOST_ANSWER + 1)
+                if deadline.passed:
+                    raise TimeoutError(errno.ETIMEDOUT, "timed out")
+                if len(answer) > MOST_ANSWER:
+                    raise http.client.HTTPException(f"its answer has more than {MOST_ANSWER} bytes")
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if attempt == self.retries:
-                    raise self._unreachable(error) from None
+                    raise self._unreachable(TimeoutError("timed out") if deadline.passed else error) from None
                 wait = 0.0 if reused and attempt == 0 else wait  # a kept connection may just have been closed as idle
             else:
                 if response.status not in BUSY or attempt == self.retries:
@@ -127,8 +141,11 @@ class RemotePredictor:
         return ServerError(said, "see the server's log")
 
     def _check_digest(self, document: Mapping[str, Any]) -> None:
-        """Raises `VerificationError` when the server says that it answered from other files."""
-        found = (document.get("parameters") or {}).get("metadata_sha256", self._digest)
+        """Raises `VerificationError` unless the server says that it answered from these very files."""
+        found = str((document.get("parameters") or {}).get("metadata_sha256", ""))
+        if not found:
+            message = f"the server `{self.url}` does not say from which files it answered `{self.ref}`"
+            raise VerificationError(message, "ask an `ocad-server`")
         if found != self._digest:
             message = f"the server `{self.url}` holds another `{self.ref}` (metadata sha256 {found:.12})"
             raise VerificationError(message, f"let it serve this registry, whose digest is {self._digest:.12}")

@@ -1,7 +1,9 @@
-"""The alarm rule of a composite: how the surprises of its members become one score, and when that is an alarm."""
+"""The alarm rule: how the scores of several detectors become one, and when that is an alarm."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -9,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ocad.detection.hold import Hold
+from ocad.detection.hold import REST, Hold, default_hold
 from ocad.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -17,74 +19,78 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """Weights, caps and thresholds in the order of the members, and the hold-down of the weighted sum.
+    """Weights in the order of the members, and the hold-down of the weighted mean of their scores, in noise units.
 
-    The sum is the mean of the members' surprises, each up to its cap, by their weights (which add up to 1). A row may begin
-    an alarm only when at least `agreement` members reach their own threshold. Raises `UsageError` for values out of range.
+    What every member says, that a link is dead, is therefore never outweighed. Raises `UsageError` for values out of range.
     """
 
     weights: tuple[float, ...]
-    caps: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    """The surprise from which each member agrees."""
-    agreement: int
     on: float
     instant: float
     k: int
     n: int
     off: float
     m: int
-    rest: int = 0
+    rest: int = REST
+    """Quiet rows until another alarm is another incident."""
 
     def __post_init__(self) -> None:
-        size = len(self.weights)
-        if not size or len(self.caps) != size or len(self.thresholds) != size:
-            raise UsageError("an alarm rule needs a weight, a cap and a threshold for each member", "give all of them")
+        if not self.weights:
+            raise UsageError("an alarm rule needs a weight for each member", "give all of them")
         if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
             raise UsageError(f"the weights add up to {sum(self.weights):g}", "give weights from 0 that add up to 1")
-        if not 1 <= self.agreement <= size:
-            raise UsageError(f"{self.agreement} of {size} members cannot agree", f"give 1 to {size}")
         self.hold()
 
     @classmethod
-    def plain(cls) -> Self:
-        """The rule for a single detector: one false alarm in 1,000 normal rows, three times within five rows."""
-        return cls((1.0,), (100.0,), (3.0,), agreement=1, on=3.0, instant=6.0, k=3, n=5, off=2.0, m=5)
+    def plain(cls, weights: tuple[float, ...] = (1.0,)) -> Self:
+        """The default hold-down; the rule of a single detector."""
+        hold = default_hold()
+        return cls(weights, hold.on, hold.instant, hold.k, hold.n, hold.off, hold.m)
+
+    def at(
+        self, level: float | None = None, of_rows: tuple[int, int] | None = None, instant: float | None = None
+    ) -> Self:
+        """The rule with another alarm `level`, `k` of `n` rows that must reach it, or level that alone is enough.
+
+        A lower level, fewer rows or a lower instant level never lose an incident. What is not given stays in proportion.
+        """
+        changed = self
+        if level is not None:
+            factor = level / self.on
+            changed = dataclasses.replace(self, on=level, instant=self.instant * factor, off=self.off * factor)
+        if of_rows is not None:
+            changed = dataclasses.replace(changed, k=of_rows[0], n=of_rows[1])
+            if instant is None and changed.k > 1 and changed.instant == changed.on:
+                instant = math.inf
+        return dataclasses.replace(changed, instant=max(instant, changed.on)) if instant is not None else changed
 
     def hold(self) -> Hold:
         """A fresh hold-down."""
-        return Hold(self.on, self.instant, self.k, self.n, self.off, self.m, self.rest)
+        return Hold(self.on, self.instant, self.k, self.n, self.off, self.m)
 
-    def combine(self, surprises: Floats) -> Floats:
-        """The weighted sum `(n,)` of `surprises` `(n, k)`; rises with each of them."""
-        return np.asarray(np.minimum(surprises, self.caps) @ np.asarray(self.weights), np.float64)
+    def combine(self, scores: Floats) -> Floats:
+        """The weighted mean `(n,)` of `scores` `(n, k)`; rises with each of them."""
+        total = self.weights[0] * scores[:, 0]
+        for column in range(1, len(self.weights)):
+            total = total + self.weights[column] * scores[:, column]
+        return np.asarray(total)
 
-    def gate(self, surprises: Floats, combined: Floats) -> Floats:
-        """What the hold-down sees: the sum, kept just below `on` where too few members agree."""
-        agreed = (surprises >= np.asarray(self.thresholds)).sum(axis=1) >= self.agreement
-        return np.where(agreed, combined, np.minimum(combined, np.nextafter(self.on, -np.inf)))
-
-    def combine_point(self, surprises: Sequence[float]) -> float:
+    def combine_point(self, scores: Sequence[float]) -> float:
         """`combine` for one row."""
-        caps, weights = self.caps, self.weights
-        return sum(weights[i] * min(surprise, caps[i]) for i, surprise in enumerate(surprises))
-
-    def gate_point(self, surprises: Sequence[float], combined: float) -> float:
-        """`gate` for one row."""
-        if combined < self.on:
-            return combined
-        agreed = sum(surprise >= threshold for surprise, threshold in zip(surprises, self.thresholds, strict=True))
-        return combined if agreed >= self.agreement else float(np.nextafter(self.on, -np.inf))
+        weights = self.weights
+        total = weights[0] * scores[0]
+        for index in range(1, len(weights)):
+            total += weights[index] * scores[index]
+        return total
 
     def to_json(self) -> dict[str, Any]:
-        """The rule as JSON-able values."""
-        return asdict(self)
+        """The rule as JSON-able values; an instant level that no row reaches is null."""
+        return {**asdict(self), "instant": self.instant if math.isfinite(self.instant) else None}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The rule that `to_json` wrote."""
-        lists = {name: tuple(map(float, value[name])) for name in ("weights", "caps", "thresholds")}
-        counts = {name: int(value[name]) for name in ("agreement", "k", "n", "m")}
-        counts["rest"] = int(value.get("rest", 0))
-        levels = {name: float(value[name]) for name in ("on", "instant", "off")}
-        return cls(**lists, **counts, **levels)  # type: ignore[arg-type]
+        levels = {name: float(value[name]) for name in ("on", "off")}
+        instant = math.inf if value["instant"] is None else float(value["instant"])
+        counts = {name: int(value[name]) for name in ("k", "n", "m", "rest")}
+        return cls(weights=tuple(map(float, value["weights"])), instant=instant, **levels, **counts)  # type: ignore[arg-type]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ocad.detection.ensemble import Ensemble
-from ocad.detection.remote import RemotePredictor
+from ocad.detection.remote import RemotePredictor, ServerError
 from ocad.errors import UsageError
 
 if TYPE_CHECKING:
     from ocad.protocols import Predictor
     from ocad_registry import Registry
+
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0
 
 
 @runtime_checkable
@@ -27,8 +30,35 @@ class AsksGraphs(Protocol):
         ...
 
 
-def use_server(model: object, registry: Registry, url: str) -> list[str]:
-    """Lets the server at `url` answer for every graph of `model`, a detector or an ensemble of them.
+class Patient:
+    """A predictor that asks again while its server is away.
+
+    `failed` is told of each failure and how many seconds to wait, which it does, or raises; `answered` of each answer.
+    """
+
+    def __init__(
+        self, predictor: Predictor, failed: Callable[[ServerError, float], None], answered: Callable[[], None]
+    ) -> None:
+        self._predictor, self._failed, self._answered = predictor, failed, answered
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        """As that of the predictor, once it answers."""
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                answer = self._predictor.predict(inputs)
+            except ServerError as error:
+                self._failed(error, wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+            else:
+                self._answered()
+                return answer
+
+
+def use_server(
+    model: object, registry: Registry, url: str, patient: Callable[[Predictor], Predictor] = lambda predictor: predictor
+) -> list[str]:
+    """Lets the server at `url` answer for every graph of `model`, a detector or an ensemble of them, each by `patient`.
 
     Returns the references of the versions that are asked there. Raises `UsageError` when there is none.
     """
@@ -37,7 +67,7 @@ def use_server(model: object, registry: Registry, url: str) -> list[str]:
     for detector in detectors:
         if isinstance(detector, AsksGraphs):
             for reference in list(detector.graphs()):
-                detector.use_graph(reference, RemotePredictor(url, registry.resolve(reference)))
+                detector.use_graph(reference, patient(RemotePredictor(url, registry.resolve(reference))))
                 asked.append(reference)
     if not asked:
         raise UsageError("nothing here has a graph that a server could answer for", "run without `--server`")

@@ -22,13 +22,13 @@ Floats = NDArray[np.float64]
 LEVEL = 0.98
 """The quantile of the first values above which a value is a peak, as in the paper."""
 _FEWEST_VALUES = 100
-_GRID, _NARROWINGS = 32, 40
-"""Points tried on each side of zero, and golden sections around the best of them."""
+_GRID = 32
+"""Points tried on each side of zero, before the best of them is narrowed down."""
 _MOST_BOUNDED = -0.5
 """The least tail index looked for: below it the likelihood has no regular maximum (Smith, Biometrika 1985)."""
-_NEAR_ZERO = 1e-8
-"""Tail indexes closer to zero than this count as zero: the exponential distribution."""
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_SMALL = 0.02
+_SERIES = (*((-1) ** power * (power - 1) / power for power in range(11, 1, -1)), 0.0, 0.0)
+"""log(1 + z) - z / (1 + z) in falling powers of z, exact to the last digits for |z| < `_SMALL`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Pareto:
 
     def quantile(self, share: float) -> float:
         """The excess that a share `share` of the excesses reaches; negative for a share above 1."""
-        if abs(self.shape) < _NEAR_ZERO:
+        if self.shape == 0:
             return -self.scale * math.log(share)
         return self.scale / self.shape * math.expm1(-self.shape * math.log(share))
 
@@ -57,49 +57,60 @@ def fit_pareto(excesses: ArrayLike, censored: float = 0.0, bound: float = 0.0) -
     mean = float(values.mean())
     profile = _Profile(values / mean, censored, bound / mean)  # numbers around one, whatever the unit
     ratio = profile.best()
-    shape = profile.shape(ratio)
-    if abs(shape) < _NEAR_ZERO:
-        return Pareto(0.0, profile.exponential_scale * mean)
-    return Pareto(shape, shape / ratio * mean)
+    scale = profile.scale(ratio)
+    return Pareto(ratio * scale, scale * mean)
 
 
 class _Profile:
-    """The log-likelihood of excesses of mean 1 by x = γ/σ, the other parameter at its best."""
+    """The log-likelihood of excesses of mean 1 by x = γ/σ, the other parameter at its best.
+
+    Its top is flat: who looks for the highest value misses its place by the root of a rounding error, a thousand times what
+    another order of a sum changes. The slope crosses zero there, and keeps its digits around x = 0, the exponential tail.
+    """
 
     def __init__(self, values: Floats, censored: float, bound: float) -> None:
-        self.values, self.censored, self.bound = values, censored, bound
-        self.exponential_scale = 1.0 + censored * bound / len(values)
+        self._values, self._bound, self._weight = values, bound, censored / len(values)
 
-    def shape(self, ratio: float) -> float:
-        """The best γ for x = `ratio`."""
-        return float(self._sums(np.array([ratio]))[0][0])
+    def scale(self, ratio: float) -> float:
+        """The best σ for x = `ratio`: the best γ is `ratio` times as much."""
+        if ratio == 0:
+            return 1 + self._weight * self._bound
+        return (float(np.log1p(ratio * self._values).mean()) + self._weight * math.log1p(ratio * self._bound)) / ratio
 
     def at(self, ratios: Floats) -> Floats:
         """The mean log-likelihood at each of `ratios`; -inf where γ is below its least value."""
-        shapes, logs = self._sums(ratios)
-        flat = np.abs(shapes) < _NEAR_ZERO
-        scales = np.divide(shapes, ratios, out=np.full_like(ratios, self.exponential_scale), where=~flat)
-        found = np.where(flat, -np.log(scales) - 1, -np.log(scales) - logs - 1)
-        return np.where(shapes >= _MOST_BOUNDED, found, -np.inf)
+        logs = np.log1p(ratios[:, None] * self._values).mean(axis=1)
+        shapes = logs + self._weight * np.log1p(ratios * self._bound)
+        scales = np.divide(shapes, ratios, out=np.full_like(ratios, self.scale(0.0)), where=ratios != 0)
+        return np.where(shapes >= _MOST_BOUNDED, -np.log(scales) - logs - 1, -np.inf)
+
+    def rises(self, ratio: float) -> bool:
+        """Whether something above x = `ratio` is likelier: by the sign of the slope, or as γ is below its least value."""
+        inner, bound = ratio * self._values, ratio * self._bound
+        falls, fall = float((inner / (1 + inner)).mean()), self._weight * bound / (1 + bound)
+        shape = float(np.log1p(inner).mean()) + self._weight * math.log1p(bound)
+        if shape < _MOST_BOUNDED:
+            return True
+        bend = shape - falls - fall
+        if abs(ratio) < _SMALL:  # there the difference has lost digits
+            bend = float(_bend(inner).mean()) + self._weight * float(_bend(np.array([bound]))[0])
+        return bend > shape * falls
 
     def best(self) -> float:
-        """The x of highest likelihood: the best of a grid, narrowed down between its neighbours."""
-        least = -1 / max(float(self.values.max()), self.bound)
+        """The x of highest likelihood: around the best of a grid the slope's zero, halved down to two neighbouring numbers."""
+        least = -1 / max(float(self._values.max()), self._bound)
         left, right = least * np.geomspace(1 - 1e-9, 1e-6, _GRID), np.geomspace(1e-6, 1e3, _GRID)
         grid = np.concatenate([left, [0.0], right])
         place = int(np.argmax(self.at(grid)))
         low, high = float(grid[max(place - 1, 0)]), float(grid[min(place + 1, len(grid) - 1)])
-        for _ in range(_NARROWINGS):
-            inner = np.array([high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)])
-            first, second = self.at(inner)
-            low, high = (low, float(inner[1])) if first > second else (float(inner[0]), high)
-        middle = (low + high) / 2
-        return max((float(grid[place]), middle), key=lambda ratio: float(self.at(np.array([ratio]))[0]))
+        while low < (middle := (low + high) / 2) < high:
+            low, high = (middle, high) if self.rises(middle) else (low, middle)
+        return high
 
-    def _sums(self, ratios: Floats) -> tuple[Floats, Floats]:
-        """For each x the best γ, and the mean of log(1 + x Y) over the excesses that are known."""
-        logs = np.log1p(ratios[:, None] * self.values).mean(axis=1)
-        return logs + self.censored / len(self.values) * np.log1p(ratios * self.bound), logs
+
+def _bend(z: Floats) -> Floats:
+    """log(1 + z) - z / (1 + z), how far log(1 + z) bends; near zero by its series."""
+    return np.where(np.abs(z) < _SMALL, np.polyval(_SERIES, z), np.log1p(z) - z / (1 + z))
 
 
 class Spot:

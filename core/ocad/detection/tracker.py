@@ -1,20 +1,23 @@
 """From alarm flags to incidents: one open incident for each endpoint at most, row by row or by frame alike.
 
-Memory is bounded: of the rows before an alarm the newest are kept, of those in alarm at most `MOST_ROWS`, thinned evenly.
+An incident begins with the first row of the evidence that led to its alarm: the run of hot rows just before it, single quiet
+ones between them included. Memory is bounded: of the rows before an alarm the newest are kept, of an incident's at most
+`MOST_ROWS`, thinned evenly; extremes and losses are counted over all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.incidents import Incident
-from ocad.detection.kinds import Baseline, contrast, deviations_of, likeliest_kind, telling_rows
+from ocad.detection.kinds import Baseline, contrast, deviations_of, likeliest_kind
+from ocad.detection.unfolding import Row, Rows, Unfolding, as_numbers, nullable
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -23,21 +26,28 @@ BEFORE_ROWS = 256
 """Quiet rows that say what is normal."""
 GUARD_ROWS = 8
 """The newest quiet rows do not count: an incident begins a little before its alarm."""
-MOST_ROWS = 512
-"""Rows of an open incident that are kept; beyond them every second one is dropped."""
+LOOK_BACK = 64
+"""The most rows before an alarm that can belong to its incident."""
 
 
 class IncidentTracker:
     """Turns rows with alarm flags into incidents.
 
-    `units` gives the unit of each of `metrics`; `thresholds` names the members in the order of their surprises, each with
-    the surprise from which it agrees.
+    `units` gives the unit of each of `metrics`; `thresholds` names the members in the order of their scores, each with the
+    score from which it agrees. An alarm that comes back within `rest` rows belongs to the incident that it was: an incident
+    is closed so many rows after its last row in alarm, which is its end.
     """
 
-    def __init__(self, metrics: Sequence[str], units: Mapping[str, str], thresholds: Mapping[str, float]) -> None:
-        self.metrics, self.units, self.thresholds = tuple(metrics), dict(units), dict(thresholds)
+    def __init__(
+        self, metrics: Sequence[str], units: Mapping[str, str], thresholds: Mapping[str, float], rest: int = 1
+    ) -> None:
+        self.metrics, self.thresholds, self.rest = tuple(metrics), dict(thresholds), max(rest, 1)
+        self.units = tuple(units.get(metric, "") for metric in metrics)
         self._quiet: dict[str, _Quiet] = {}
-        self._open: dict[str, _Open] = {}
+        """Of each endpoint the newest rows that belong to no incident."""
+        self._open: dict[str, Unfolding] = {}
+        self._resting: dict[str, list[Row]] = {}
+        """The rows since the last one in alarm of each open incident, fewer than `rest`."""
 
     def observe(
         self,
@@ -55,11 +65,14 @@ class IncidentTracker:
         """
         if alarm:
             current = self._opened(endpoint, time_us)
-            current.add_row(time_us, values, score, hot, surprises)
+            current.add(Rows.of([*self._resting.pop(endpoint, ()), (time_us, values, score, hot, surprises)]))
             return self._told(endpoint, current)
-        closed = self._close(endpoint) if endpoint in self._open else None
-        self._before(endpoint).add_row(values)
-        return closed
+        if endpoint not in self._open:
+            self._before(endpoint).add_row(time_us, values, score, hot, surprises)
+            return None
+        resting = self._resting.setdefault(endpoint, [])
+        resting.append((time_us, list(values), score, hot, surprises))
+        return self._close(endpoint) if len(resting) >= self.rest else None
 
     def run(
         self,
@@ -75,33 +88,54 @@ class IncidentTracker:
 
         `times` in µs, `values` `(n, m)`, `surprises` `(n, k)`, all others `(n,)`.
         """
+        rows = Rows(times, values, scores, hot, surprises)
         bounds = np.flatnonzero(np.diff(alarms)) + 1
         for start, end in zip([0, *bounds.tolist()], [*bounds.tolist(), len(alarms)], strict=True):
-            part = slice(start, end)
             if start == end:
                 continue
+            part = rows.part(start, end)
             if alarms[start]:
                 current = self._opened(endpoint, int(times[start]))
-                current.add(times[part], values[part], scores[part], hot[part], surprises[part])
-            else:
-                if endpoint in self._open:
+                if endpoint in self._resting:
+                    current.add(Rows.of(self._resting.pop(endpoint)))
+                current.add(part)
+            elif endpoint in self._open:
+                resting = self._resting.setdefault(endpoint, [])
+                left = self.rest - len(resting)
+                resting += part.part(0, min(left, len(part))).listed()
+                if len(resting) == self.rest:
                     yield self._close(endpoint)
-                self._before(endpoint).add(values[part])
+                    self._before(endpoint).add(part.part(min(left, len(part)), len(part)))
+            else:
+                self._before(endpoint).add(part)
         if endpoint in self._open:
-            yield self._told(endpoint, self._open[endpoint])
+            current = self._open[endpoint]
+            yield self._told(endpoint, current, current.last_us if endpoint in self._resting else None)
+
+    def drop(self, endpoint: str) -> Incident | None:
+        """Forgets one endpoint; its incident, which is over with it, if there is one."""
+        ended = self._close(endpoint) if endpoint in self._open else None
+        self._quiet.pop(endpoint, None)
+        self._resting.pop(endpoint, None)
+        return ended
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on, as JSON-able values."""
         return {
             "quiet": {endpoint: quiet.state() for endpoint, quiet in self._quiet.items()},
             "open": {endpoint: current.state() for endpoint, current in self._open.items()},
+            "resting": {endpoint: _rows_state(rows) for endpoint, rows in self._resting.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`; an empty one is the beginning."""
         width = len(self.metrics)
         self._quiet = {name: _Quiet.from_state(width, item) for name, item in state.get("quiet", {}).items()}
-        self._open = {name: _Open.from_state(item) for name, item in state.get("open", {}).items()}
+        self._open = {
+            name: Unfolding.from_state(item, self.units, self._baselines(name))
+            for name, item in state.get("open", {}).items()
+        }
+        self._resting = {name: _rows_of(rows) for name, rows in state.get("resting", {}).items()}
 
     def _before(self, endpoint: str) -> _Quiet:
         found = self._quiet.get(endpoint)
@@ -109,27 +143,33 @@ class IncidentTracker:
             found = self._quiet[endpoint] = _Quiet(len(self.metrics))
         return found
 
-    def _opened(self, endpoint: str, time_us: int) -> _Open:
+    def _opened(self, endpoint: str, time_us: int) -> Unfolding:
+        """The open incident; a new one takes the rows that led to it out of the quiet ones, which then say what is normal."""
         found = self._open.get(endpoint)
         if found is None:
-            found = self._open[endpoint] = _Open(time_us, len(self.thresholds))
+            evidence = self._before(endpoint).take_evidence()
+            start = evidence[0][0] if evidence else time_us
+            found = Unfolding(start, self.units, self._baselines(endpoint), len(self.thresholds))
+            self._open[endpoint] = found
+            if evidence:
+                found.add(Rows.of(evidence))
         return found
 
     def _close(self, endpoint: str) -> Incident:
         current = self._open.pop(endpoint)
-        return self._told(endpoint, current, current.last_us)
+        closed = self._told(endpoint, current, current.last_us)
+        for row in self._resting.pop(endpoint, ()):
+            self._before(endpoint).add_row(*row)
+        return closed
 
-    def _told(self, endpoint: str, current: _Open, end_us: int | None = None) -> Incident:
-        if current.before is None:
-            current.before = self._baselines(endpoint)
-        during = current.evidence()
-        during = during[: telling_rows(current.before, during)]
+    def _told(self, endpoint: str, current: Unfolding, end_us: int | None = None) -> Incident:
+        during, tallies = current.telling(), current.tallies()
         contrasts = {
-            metric: contrast(current.before[column], during[:, column], self.units.get(metric, ""))
+            metric: contrast(current.before[column], during[:, column], self.units[column], tallies[column])
             for column, metric in enumerate(self.metrics)
         }
-        kind = likeliest_kind(contrasts, len(during))
-        deviations = deviations_of(contrasts, kind, self.units)
+        kind = likeliest_kind(contrasts, tallies[0].rows)
+        deviations = deviations_of(contrasts, kind)
         return Incident(
             id=fingerprint(endpoint, current.start_us),
             endpoint=endpoint,
@@ -146,7 +186,7 @@ class IncidentTracker:
     def _baselines(self, endpoint: str) -> list[Baseline]:
         """What is normal for each metric; it stays so while an incident is open, as only quiet rows are kept."""
         rows = self._before(endpoint).rows()
-        return [Baseline.of(rows[:, column], self.units.get(metric, "")) for column, metric in enumerate(self.metrics)]
+        return [Baseline.of(rows[:, column], unit) for column, unit in enumerate(self.units)]
 
     def _agreed(self, surprises: Sequence[float]) -> dict[str, float]:
         """The members that reached their threshold, else the most surprised one; the highest first."""
@@ -160,110 +200,77 @@ def fingerprint(endpoint: str, start_us: int) -> str:
 
 
 class _Quiet:
-    """The newest rows of one endpoint that were not in alarm."""
+    """The newest rows of one endpoint that were not in alarm; of those since the last incident also what detectors said."""
+
+    SIZE = BEFORE_ROWS + GUARD_ROWS + LOOK_BACK
 
     def __init__(self, width: int) -> None:
-        self._ring = np.empty((BEFORE_ROWS + GUARD_ROWS, width))
-        self._count = 0
-
-    def add_row(self, values: Sequence[float]) -> None:
-        self._ring[self._count % len(self._ring)] = values
-        self._count += 1
-
-    def add(self, values: Floats) -> None:
-        newest = values[-len(self._ring) :]
-        first = self._count + len(values) - len(newest)
-        self._ring[(first + np.arange(len(newest))) % len(self._ring)] = newest
-        self._count += len(values)
-
-    def rows(self) -> Floats:
-        """Oldest first, without the guard, which shrinks where there are few."""
-        size = len(self._ring)
-        ordered = (
-            np.roll(self._ring, -(self._count % size), axis=0) if self._count > size else self._ring[: self._count]
-        )
-        return ordered[: len(ordered) - min(GUARD_ROWS, len(ordered) // 2)]
-
-    def state(self) -> dict[str, Any]:
-        size = len(self._ring)
-        ordered = (
-            np.roll(self._ring, -(self._count % size), axis=0) if self._count > size else self._ring[: self._count]
-        )
-        return {"rows": [_nullable(row) for row in ordered.tolist()]}
-
-    @classmethod
-    def from_state(cls, width: int, state: Mapping[str, Any]) -> _Quiet:
-        quiet = cls(width)
-        quiet.add(np.array(state["rows"], np.float64).reshape(-1, width))
-        return quiet
-
-
-class _Open:
-    """An incident that is not over: its extremes, and its rows thinned to every `stride`-th."""
-
-    def __init__(self, start_us: int, members: int) -> None:
-        self.start_us = self.last_us = start_us
-        self.score = -math.inf
-        self.surprises = [-math.inf] * members
-        self.count = self.hot_rows = 0
-        """All rows so far, and those up to the last hot one."""
-        self.before: Sequence[Baseline] | None = None
-        """What was normal before, once it was asked for; not part of the state, as the quiet rows say it again."""
-        self._rows: list[list[float]] = []
-        self._stride = 1
+        self._ring = np.empty((self.SIZE, width))
+        self._next = self._held = 0
+        self._recent: deque[Row] = deque(maxlen=LOOK_BACK)
 
     def add_row(
         self, time_us: int, values: Sequence[float], score: float, hot: bool, surprises: Sequence[float]
     ) -> None:
-        self.last_us, self.score = time_us, max(self.score, score)
-        self.surprises = [max(pair) for pair in zip(self.surprises, surprises, strict=True)]
-        if self.count % self._stride == 0:
-            self._keep([list(values)])
-        self.count += 1
-        if hot:
-            self.hot_rows = self.count
+        self._ring[self._next] = values
+        self._next = (self._next + 1) % self.SIZE
+        self._held = min(self._held + 1, self.SIZE)
+        self._recent.append((time_us, values, score, hot, surprises))
 
-    def add(self, times: NDArray[np.int64], values: Floats, scores: Floats, hot: Flags, surprises: Floats) -> None:
-        self.last_us, self.score = int(times[-1]), max(self.score, float(scores.max()))
-        self.surprises = np.maximum(self.surprises, surprises.max(axis=0)).tolist()
-        self._keep(values[-self.count % self._stride :: self._stride].tolist())
-        if hot.any():
-            self.hot_rows = self.count + int(np.flatnonzero(hot)[-1]) + 1
-        self.count += len(times)
+    def add(self, rows: Rows) -> None:
+        self._keep(rows.values)
+        self._recent.extend(rows.part(max(0, len(rows) - LOOK_BACK), len(rows)).listed())
 
-    def evidence(self) -> Floats:
-        """The kept rows up to the last hot one, `(r, m)`; all of them while none is hot."""
-        return np.array(self._rows[: -(-(self.hot_rows or self.count) // self._stride)], np.float64)
+    def take_evidence(self) -> list[Row]:
+        """Removes and returns the run of hot rows at the end, in which no two quiet rows follow each other."""
+        recent, first, quiet = list(self._recent), len(self._recent), 0
+        for place in range(len(recent) - 1, -1, -1):
+            quiet = 0 if recent[place][3] else quiet + 1
+            if quiet > 1:
+                break
+            first = place if recent[place][3] else first
+        self._recent.clear()
+        taken = recent[first:]
+        self._held -= len(taken)
+        self._next = (self._next - len(taken)) % self.SIZE
+        return taken
+
+    def rows(self) -> Floats:
+        """The newest `BEFORE_ROWS`, oldest first, before the guard, which shrinks where there are few."""
+        ordered = self._ordered()[-BEFORE_ROWS - GUARD_ROWS :]
+        return ordered[: len(ordered) - min(GUARD_ROWS, len(ordered) // 2)]
 
     def state(self) -> dict[str, Any]:
-        return {
-            "start_us": self.start_us,
-            "last_us": self.last_us,
-            "score": self.score,
-            "surprises": list(self.surprises),
-            "count": self.count,
-            "hot_rows": self.hot_rows,
-            "stride": self._stride,
-            "rows": [_nullable(row) for row in self._rows],
-        }
+        return {"rows": [nullable(row) for row in self._ordered().tolist()], "recent": _rows_state(self._recent)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> _Open:
-        current = cls(int(state["start_us"]), len(state["surprises"]))
-        current.last_us, current.score = int(state["last_us"]), float(state["score"])
-        current.surprises = [float(item) for item in state["surprises"]]
-        current.count, current.hot_rows = int(state["count"]), int(state["hot_rows"])
-        current._stride = int(state["stride"])
-        current._rows = [[math.nan if item is None else float(item) for item in row] for row in state["rows"]]
-        return current
+    def from_state(cls, width: int, state: Mapping[str, Any]) -> _Quiet:
+        quiet = cls(width)
+        quiet._keep(np.array(state["rows"], np.float64).reshape(-1, width))
+        quiet._recent.extend(_rows_of(state.get("recent", ())))
+        return quiet
 
-    def _keep(self, rows: list[list[float]]) -> None:
-        self._rows += rows
-        while len(self._rows) > MOST_ROWS:
-            del self._rows[1::2]
-            self._stride *= 2
+    def _keep(self, values: Floats) -> None:
+        newest = values[-self.SIZE :]
+        self._ring[(self._next + np.arange(len(newest))) % self.SIZE] = newest
+        self._next = (self._next + len(newest)) % self.SIZE
+        self._held = min(self._held + len(newest), self.SIZE)
+
+    def _ordered(self) -> Floats:
+        return self._ring[(self._next - self._held + np.arange(self._held)) % self.SIZE]
 
 
-def _nullable(row: Sequence[float]) -> list[float | None]:
-    """JSON has no NaN."""
-    return [None if math.isnan(value) else value for value in row]
+def _rows_state(rows: Iterable[Row]) -> list[list[Any]]:
+    """Rows as JSON-able values."""
+    return [
+        [time_us, nullable(values), score, bool(hot), list(map(float, said))]
+        for time_us, values, score, hot, said in rows
+    ]
+
+
+def _rows_of(state: Iterable[Sequence[Any]]) -> list[Row]:
+    """What `_rows_state` wrote."""
+    return [
+        (int(time_us), as_numbers(values), float(score), bool(hot), [float(one) for one in said])
+        for time_us, values, score, hot, said in state
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from ocad.metrics.business import business_metrics
-from ocad.metrics.probability import Reliability, accuracy, brier, logloss, wll
+from ocad.metrics.probability import Reliability, accuracy, brier, logloss, normalized_entropy, wll
 from ocad.metrics.ranking import Thresholds, gauc, mixed_groups, ndcg
 
 NDCG_AT = 10
@@ -22,7 +22,8 @@ def click_metrics(
     value: float | None = None,
     prefix: str = "",
 ) -> dict[str, float]:
-    """The metrics of `(n,)` rows, each finite: `auc pr_auc average_precision logloss wll accuracy brier ece mce`.
+    """The metrics of `(n,)` rows, each finite: `auc pr_auc average_precision logloss normalized_entropy wll accuracy brier
+    ece mce`.
 
     `ece_mass` and `mce_mass` have bins of equal mass, the others of equal width. With `raw_probability`, the ones before
     calibration follow with `raw_`. With `group`, `gauc` and `ndcg_at_10` where a group holds both classes (neither is
@@ -49,6 +50,7 @@ def _measure(
         "pr_auc": thresholds.pr_auc,
         "average_precision": thresholds.average_precision,
         "logloss": logloss(label, probability, weight),
+        "normalized_entropy": normalized_entropy(label, probability, weight),
         "wll": wll(label, probability, weight),
         "accuracy": accuracy(label, probability, weight),
         "brier": brier(label, probability, weight),

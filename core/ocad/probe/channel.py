@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -17,6 +18,16 @@ LARGEST_PAYLOAD = 65_535
 SO_TIMESTAMPNS = 35
 """Linux's option, which Python's socket module does not name: the kernel notes when a packet came in."""
 TIMESPEC = struct.Struct("@qq")
+RECEIVE_ERRORS: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 11),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
+}
+"""Linux's IP_RECVERR and IPV6_RECVERR: what routers and the far end say of a datagram is kept in a queue of its own."""
+MSG_ERRQUEUE = 0x2000
+EXTENDED_ERROR = struct.Struct("@I4B2I")
+"""`sock_extended_err` (ip(7)): errno, origin, type, code, padding, info, data."""
+OWN_MACHINE = 1
+"""The origin SO_EE_ORIGIN_LOCAL."""
 
 
 class Arrival(NamedTuple):
@@ -32,6 +43,8 @@ class Channel(ABC):
 
     def __init__(self, connection: socket.socket, peer: Any) -> None:
         self.peer = peer
+        self.unreachable: dict[str, int] = {}
+        """What the far end or the way to it said of what was sent, such as `connection refused`, and how often."""
         self._socket = connection
         self._socket.setblocking(False)
         with contextlib.suppress(OSError):  # without it, arrivals are timed when they are read
@@ -73,6 +86,9 @@ class UdpChannel(Channel):
         if peer is None:
             bind = numeric
         super().__init__(_bound_socket(family, bind), numeric if peer else None)
+        if peer is not None:
+            with contextlib.suppress(OSError):  # without it, silence is all that is heard of a closed port
+                self._socket.setsockopt(*RECEIVE_ERRORS[family], 1)
 
     @property
     def address(self) -> Address:
@@ -82,12 +98,36 @@ class UdpChannel(Channel):
 
     def send(self, payload: bytes, to: Any = None) -> None:
         """See `Channel.send`."""
-        self._socket.sendto(payload, to or self.peer)
+        try:
+            self._socket.sendto(payload, to or self.peer)
+        except OSError:
+            if not self._note_errors():
+                raise
+            self._socket.sendto(payload, to or self.peer)  # what was raised was said of an earlier one
 
     def receive(self) -> Arrival:
         """See `Channel.receive`; the sender is its numeric host and port."""
-        payload, sender, time_ns = self._receive()
+        try:
+            payload, sender, time_ns = self._receive()
+        except OSError:
+            self._note_errors()
+            raise
         return Arrival(payload, sender[:2], time_ns)
+
+    def _note_errors(self) -> int:
+        """Takes what is in the queue of errors; how many of them came from elsewhere."""
+        found = 0
+        with contextlib.suppress(OSError):
+            while True:
+                for level, kind, value in self._socket.recvmsg(1, 512, MSG_ERRQUEUE)[1]:
+                    if (level, kind) not in RECEIVE_ERRORS.values():
+                        continue
+                    number, origin, *_ = EXTENDED_ERROR.unpack_from(value)
+                    if origin != OWN_MACHINE:
+                        reason = os.strerror(number).lower()
+                        self.unreachable[reason] = self.unreachable.get(reason, 0) + 1
+                        found += 1
+        return found
 
 
 def parse_target(text: str) -> Address:

@@ -7,6 +7,7 @@ they differ by is added to every value, and may make it negative.
 
 from __future__ import annotations
 
+import secrets
 import struct
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from enum import IntEnum
 
 from ocad.errors import UsageError
 from ocad.probe.channel import Arrival, Channel
-from ocad.probe.measurement import Deliver, Measurement, Pace, Reply
+from ocad.probe.measurement import REMEMBERED, Deliver, Measurement, Pace, Reply
 
 METRIC = "ecpri"
 ETHERTYPE = 0xAEFE
@@ -24,6 +25,8 @@ COMMON_HEADER = struct.Struct("!BBH")
 """Revision (4 bits), reserved (3), C (1); message type; payload size."""
 BODY = struct.Struct("!BBHIIq")
 """Measurement ID; action; time stamp as seconds (48 bits) and nanoseconds; compensation in 2^-16 ns."""
+NONCE = struct.Struct("!8sI")
+"""What the dummy bytes of a request hold: a random token of the measurement, and the request's number."""
 IDENTIFIERS = 256
 NANOSECONDS = 1_000_000_000
 
@@ -86,24 +89,43 @@ def one_way_delay_us(request: DelayMessage, response: DelayMessage) -> float:
 
 
 class DelayExchange:
-    """Requests that carry the time of sending, told apart by their identifier, which has 8 bits."""
+    """Requests that carry the time of sending, told apart by the dummy bytes that the responder sends back.
+
+    The identifier has 8 bits and comes round while a late response is still under way. A responder that leaves the dummy
+    bytes out is believed by the identifier alone.
+    """
 
     def __init__(self) -> None:
-        self._sent: dict[int, tuple[int, DelayMessage]] = {}
+        self._token = secrets.token_bytes(8)
+        self._sent: dict[int, DelayMessage] = {}
+        self._newest = 0
 
     def request(self, sequence: int) -> bytes:
         """See `Exchange.request`."""
-        message = DelayMessage(sequence % IDENTIFIERS, Action.REQUEST, time.time_ns())
-        self._sent[message.identifier] = sequence, message
+        nonce = NONCE.pack(self._token, sequence & 0xFFFFFFFF)
+        message = DelayMessage(sequence % IDENTIFIERS, Action.REQUEST, time.time_ns(), dummy=nonce)
+        self._sent[sequence] = message
+        self._sent.pop(sequence - REMEMBERED, None)
+        self._newest = sequence
         return message.encode()
 
     def match(self, payload: bytes) -> Reply | None:
-        """See `Exchange.match`: the newest request with the response's identifier."""
+        """See `Exchange.match`: the request whose dummy bytes came back, else the newest with the response's identifier."""
         message = decode(payload)
-        if message is None or message.action != Action.RESPONSE or message.identifier not in self._sent:
+        if message is None or message.action != Action.RESPONSE:
             return None
-        sequence, request = self._sent[message.identifier]
+        sequence = self._sequence(message)
+        request = self._sent.get(sequence)
+        if request is None or request.identifier != message.identifier:
+            return None
         return Reply(sequence, one_way_delay_us(request, message))
+
+    def _sequence(self, response: DelayMessage) -> int:
+        """The number of the request that is answered; -1 where its nonce is of another measurement."""
+        if len(response.dummy) < NONCE.size or not any(response.dummy):
+            return self._newest - (self._newest - response.identifier) % IDENTIFIERS
+        token, low = NONCE.unpack_from(response.dummy)
+        return self._newest - ((self._newest - low) & 0xFFFFFFFF) if token == self._token else -1
 
 
 def delay_probe(channel: Channel, pace: Pace, deliver: Deliver) -> Measurement:

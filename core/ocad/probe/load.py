@@ -25,6 +25,7 @@ SO_SNDBUFFORCE = 32
 """Linux's option, which Python's socket module does not name; needs CAP_NET_ADMIN."""
 SEND_BUFFER_BYTES = 4 << 20
 STEP_S = 1.0
+LATE_S = 0.5
 
 
 def link_of(schedule: Schedule, endpoint: str) -> Link:
@@ -63,22 +64,29 @@ def batches(schedule: Schedule, link: Link) -> Iterator[tuple[float, int]]:
         yield from zip(times.tolist(), sizes.tolist(), strict=True)
 
 
-def send_traffic(schedule: Schedule, link: Link, start: int, address: tuple[str, int]) -> int:
-    """Sends the batches of `link` to `address`, the clock starting at `start`; returns the packets sent."""
-    sent = 0
+def send_traffic(schedule: Schedule, link: Link, start: int, address: tuple[str, int]) -> tuple[int, int]:
+    """Sends the batches of `link` to `address`, the clock starting at `start`; returns the packets sent and left out.
+
+    A batch that is due for longer than `LATE_S` is left out: sent later it would be a burst where the schedule has none.
+    """
+    sent = late = 0
     payload = bytes(link.traffic.packet_bytes - 28)  # the schedule counts IPv4 and UDP headers
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         connection.setblocking(False)
         # the default buffer would hold a lone sender back before the link's queue is full, and nothing would be dropped
         connection.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
         for when, packets in batches(schedule, link):
-            time.sleep(max(0.0, start / 1e9 + when - time.monotonic()))
+            ahead = start / 1e9 + when - time.monotonic()
+            if ahead < -LATE_S:
+                late += packets
+                continue
+            time.sleep(max(0.0, ahead))
             for _ in range(packets):
                 try:
                     sent += connection.sendto(payload, address) > 0
                 except OSError:  # full queue or link down: cross traffic is lost there like any other
                     continue
-    return sent
+    return sent, late
 
 
 def _source(schedule: Schedule, link: Link, stream: int) -> np.random.Generator:
@@ -101,7 +109,7 @@ def main(arguments: list[str]) -> None:
     """What the module's docstring shows."""
     path, endpoint, start, host, port = arguments
     schedule = read_schedule(Path(path))
-    print(send_traffic(schedule, link_of(schedule, endpoint), int(start), (host, int(port))))
+    print(*send_traffic(schedule, link_of(schedule, endpoint), int(start), (host, int(port))))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ Deliver = Callable[[Row], None]
 
 REMEMBERED = 1 << 16
 """So many requests are told apart; a reply to an older one is foreign."""
+FASTEST, SLOWEST = 100_000.0, 1 / 86_400
+"""Requests a second."""
+LONGEST_TIMEOUT = 3600.0
 
 
 class Reply(NamedTuple):
@@ -67,6 +70,15 @@ class Pace:
 
     def __post_init__(self) -> None:
         require_positive(rate=self.rate, duration=self.duration, timeout=self.timeout)
+        if not SLOWEST <= self.rate <= FASTEST:
+            raise UsageError(f"`rate` is {self.rate}", f"give at most {FASTEST:,.0f} a second, at least one a day")
+        if self.timeout > LONGEST_TIMEOUT:
+            raise UsageError(f"`timeout` is {self.timeout}", f"give at most {LONGEST_TIMEOUT:.0f} seconds")
+        if self.rate * self.timeout > REMEMBERED:
+            raise UsageError(
+                f"{self.rate:g} requests a second for a `timeout` of {self.timeout:g} s are more than {REMEMBERED} open ones",
+                "lower `--rate` or `--timeout`",
+            )
 
     @property
     def requests(self) -> float:
@@ -92,6 +104,8 @@ class Counts:
     """Replies of another sender, measurement or request."""
     send_errors: int = 0
     """Of the lost ones, those that the own machine refused to send (link down, no route, full buffer)."""
+    unreachable: int = 0
+    """How often the far end, or a router on the way, said that nothing listens there or no way leads there."""
     unresolved: int = 0
     """Sent less than a timeout before an interruption, neither answered nor lost: these have no row."""
 
@@ -197,6 +211,7 @@ class Measurement:
             if self._is_known(request, now):
                 self._deliver(sequence, request)
         self.counts.unresolved = len(self._open)
+        self.counts.unreachable = sum(self.channel.unreachable.values())
 
     def _deliver(self, sequence: int, request: _Request) -> None:
         del self._open[sequence]

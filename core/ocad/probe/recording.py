@@ -36,6 +36,8 @@ INCIDENTS_FILE = "incidents.json"
 START_FILE = "start.json"
 """Beside the probes' files: what was known when the schedule's clock was set."""
 
+MOST_LATE = 0.01
+"""Share of the cross traffic that may be left out: with more the labels would say what did not happen."""
 COURSE_STEP_S = 3.0
 """How often a drift or a flapping loss takes its next step."""
 
@@ -69,9 +71,14 @@ class Recorder:
             self._follow(testbeds)
             for name, probe in probes.items():
                 _finish(probe, f"the probe `{name}`")
-            packets = {name: int(_finish(process, f"the traffic of `{name}`")) for name, process in traffic.items()}
+            packets = {name: _packets(process, name) for name, process in traffic.items()}
         rows = step_rows(self.schedule, self.folder, self.executed, started["epoch_ns"])
-        done = {"cross_traffic_packets": packets, "load_average_after": os.getloadavg(), **_machine()}
+        done = {
+            "cross_traffic_packets": {name: sent for name, (sent, _) in packets.items()},
+            "cross_traffic_left_out": {name: late for name, (_, late) in packets.items()},
+            "load_average_after": os.getloadavg(),
+            **_machine(),
+        }
         return rows, {**_opening(started), **done, "incidents": self.executed}
 
     def _start_all(
@@ -216,6 +223,15 @@ def _opening(started: dict[str, Any]) -> dict[str, Any]:
 
 def _ocad(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ocad", *arguments]
+
+
+def _packets(process: subprocess.Popen[str], endpoint: str) -> tuple[int, int]:
+    """The packets that a link's traffic sent and left out; raises `OcadError` for a machine that was too busy to send them."""
+    sent, late = map(int, _finish(process, f"the traffic of `{endpoint}`").split())
+    if late > MOST_LATE * (sent + late):
+        message = f"the traffic of `{endpoint}` fell behind: {late} of {sent + late} packets were too late to be sent"
+        raise OcadError(message, "record on a machine that does nothing else")
+    return sent, late
 
 
 def _finish(process: subprocess.Popen[str], name: str) -> str:

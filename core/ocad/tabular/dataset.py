@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from ocad.catalogue import unreadable
+from ocad.tables import unreadable
 
 ID_PREFIX, NUMBER_PREFIX = "id_", "num_"
 LABEL = "label"

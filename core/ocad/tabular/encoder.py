@@ -18,14 +18,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ocad.catalogue import Kind
 from ocad.errors import DataError
 from ocad.runs import write_json
-from ocad.tabular.columns import Rows, as_table, categories, column_of, numbers, seconds
+from ocad.tabular.columns import (
+    Odd,
+    Rows,
+    as_table,
+    column_of,
+    numbers,
+    seconds,
+    try_categories,
+    try_numbers,
+    try_seconds,
+)
 from ocad.tabular.scalers import Scaler
-from ocad.tabular.spec import Categorical, Features
+from ocad.tabular.spec import Categorical, Features, Temporal
 from ocad.tabular.temporal import HourlyRates, hour_of, recency, weekday_of
 from ocad.tabular.vocabulary import RARE, Vocabulary
 
+Times = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""Seconds since 1970, and which of them are known."""
 PREPROCESS_FILE, VOCABULARY_FILE = "preprocess.json", "vocab.json"
 FORMAT = 1
 
@@ -82,8 +95,11 @@ class Encoder:
         vocabularies: Mapping[str, Vocabulary],
         scalers: Mapping[str, Scaler],
         times: Mapping[str, TimeColumn],
+        kinds: Mapping[str, Kind] | None = None,
     ) -> None:
         self.features = features
+        self.kinds: dict[str, Kind] = {**_derived_kinds(features, vocabularies), **(kinds or {})}
+        """How each column is read, whatever file it stands in."""
         self.vocabularies = _placed(vocabularies)
         self.scalers = dict(scalers)
         self.times = dict(times)
@@ -91,6 +107,8 @@ class Encoder:
         self.numerics: tuple[str, ...] = tuple(self._numeric_names())
         self.unseen: dict[str, int] = dict.fromkeys((field.name for field in self.fields), 0)
         """Rows per field whose value training never had (or had too rarely), since this was last emptied."""
+        self.odd: dict[str, int] = {}
+        """Rows per column of numbers or times that holds something else, read as missing."""
 
     @property
     def table_rows(self) -> int:
@@ -104,26 +122,26 @@ class Encoder:
         numeric = [item.column for item in self.features.numeric]
         return list(dict.fromkeys([*categorical, *numeric, *(item.column for item in self.features.temporal)]))
 
-    def transform(self, rows: pa.Table | pd.DataFrame, numbered: Rows = 0) -> Encoded:
-        """`rows` encoded; raises `DataError` naming a column that is absent or of the wrong kind.
+    def transform(self, rows: pa.Table | pd.DataFrame, numbered: Rows = 0, *, strict: bool = False) -> Encoded:
+        """`rows` encoded; raises `DataError` naming a column that is absent, or of a type that cannot be its kind.
 
-        `numbered` holds the rows' numbers in their file, or the first's, for messages.
+        A value that is none of its column's kind counts as rare, or as missing where numbers and times belong; `unseen` and
+        `odd` count them. `strict` refuses such numbers and times, with the row: `numbered` holds the rows' numbers in their
+        file, or the first's.
         """
         table = as_table(rows)
-        times = {
-            item.column: seconds(column_of(table, item.column), item.column, item.unit, numbered)
-            for item in self.features.temporal
-        }
+        times = {item.column: self._seconds(item, table, numbered, strict) for item in self.features.temporal}
         ids = np.empty((len(table), len(self.fields)), np.int64)
         cells = self._cells(table)
         for position, field in enumerate(self.fields):
             if field.part:
-                moment = times[field.column]
-                ids[:, position] = 1 + (hour_of(moment) if field.part == "hour" else weekday_of(moment))
+                moment, known = times[field.column]
+                part = hour_of(moment) if field.part == "hour" else weekday_of(moment)
+                ids[:, position] = np.where(known, 1 + part, RARE)
             else:
-                ids[:, position] = self._codes(field, cells[field.name])
+                ids[:, position] = self._codes(field, *cells[field.name])
         ids += np.asarray([field.offset for field in self.fields], np.int64)
-        return Encoded(ids, self._numbers(table, times, numbered))
+        return Encoded(ids, self._numbers(table, times, numbered, strict))
 
     def to_json(self) -> dict[str, Any]:
         """Everything that `from_json` needs, in plain JSON values."""
@@ -135,6 +153,7 @@ class Encoder:
             "numerics": list(self.numerics),
             "scalers": {name: scaler.to_json() for name, scaler in self.scalers.items()},
             "times": {name: time.to_json() for name, time in self.times.items()},
+            "kinds": dict(sorted(self.kinds.items())),
             "vocabularies": {name: vocabulary.to_json() for name, vocabulary in self.vocabularies.items()},
         }
 
@@ -150,6 +169,7 @@ class Encoder:
             {name: Vocabulary.from_json(entry) for name, entry in value["vocabularies"].items()},
             {name: Scaler.from_json(entry) for name, entry in value["scalers"].items()},
             {name: TimeColumn.from_json(entry) for name, entry in value["times"].items()},
+            value.get("kinds"),
         )
 
     def save(self, folder: Path) -> tuple[Path, Path]:
@@ -196,26 +216,48 @@ class Encoder:
         parts = [f"{time.column}_{part}" for time in self.features.temporal for part in time.parts]
         return [*names, *(name for name in parts if name in self.scalers)]
 
-    def _cells(self, table: pa.Table) -> dict[str, pa.Array]:
-        """The values of each field that is no part of a time."""
+    def _cells(self, table: pa.Table) -> dict[str, tuple[pa.Array, Odd]]:
+        """The values of each field that is no part of a time, and which are odd."""
         cells = {}
         for item in self.features.categorical:
             column = column_of(table, item.column)
             for slot, values in enumerate(split_slots(column, item)):
-                cells[f"{item.column}_{slot + 1}" if item.separator else item.column] = values
+                name = f"{item.column}_{slot + 1}" if item.separator else item.column
+                cells[name] = try_categories(values, item.column, self.kinds[item.column])
         return cells
 
-    def _codes(self, field: Field, values: pa.Array) -> NDArray[np.int64]:
+    def _codes(self, field: Field, values: pa.Array, odd: Odd) -> NDArray[np.int64]:
         vocabulary = self.vocabularies[field.group]
-        codes = vocabulary.codes(values, field.column)
-        absent = 0 if vocabulary.has_missing else values.null_count
+        codes = vocabulary.codes(values)
+        codes[odd] = RARE
+        absent = 0 if vocabulary.has_missing else values.null_count - int(odd.sum())
         self.unseen[field.name] += int((codes == RARE).sum()) - absent
         return codes
 
-    def _numbers(self, table: pa.Table, times: Mapping[str, NDArray[np.int64]], numbered: Rows) -> NDArray[np.float32]:
+    def _seconds(self, item: Temporal, table: pa.Table, numbered: Rows, strict: bool) -> Times:
+        column = column_of(table, item.column)
+        if strict:
+            return seconds(column, item.column, item.clock(), numbered), np.ones(len(column), bool)
+        moments, reasons = try_seconds(column, item.column, item.clock())
+        known = np.ones(len(column), bool)
+        known[list(reasons)] = False
+        self._count_odd(item.column, len(reasons))
+        return moments, known
+
+    def _count_odd(self, name: str, count: int) -> None:
+        if count:
+            self.odd[name] = self.odd.get(name, 0) + count
+
+    def _numbers(
+        self, table: pa.Table, times: Mapping[str, Times], numbered: Rows, strict: bool
+    ) -> NDArray[np.float32]:
         columns: list[NDArray[np.float32]] = []
         for item in self.features.numeric:
-            raw = numbers(column_of(table, item.column), item.column, numbered)
+            if strict:
+                raw = numbers(column_of(table, item.column), item.column, numbered)
+            else:
+                raw, odd = try_numbers(column_of(table, item.column), item.column)
+                self._count_odd(item.column, int(odd.sum()))
             columns.append(self.scalers[item.column].apply(raw))
             if item.indicator:
                 columns.append(np.isnan(raw).astype(np.float32))
@@ -223,18 +265,19 @@ class Encoder:
             for part in temporal.parts:
                 name = f"{temporal.column}_{part}"
                 if name in self.scalers:
-                    moment = times[temporal.column]
-                    columns.append(self.scalers[name].apply(time_number(part, moment, self.times[temporal.column])))
+                    moment, known = times[temporal.column]
+                    values = time_number(part, moment, self.times[temporal.column])
+                    columns.append(self.scalers[name].apply(np.where(known, values, np.float32(np.nan))))
         return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), np.float32)
 
 
 def split_slots(column: pa.Array, item: Categorical) -> list[pa.Array]:
-    """One array of categories for each slot of `item`; a cell with fewer values misses the rest."""
+    """One column for each slot of `item`; a cell with fewer values misses the rest."""
     if not item.separator:
-        return [categories(column, item.column)]
+        return [column]
     lists = pc.split_pattern(column.cast(pa.string()), item.separator)
     padded = pc.list_slice(lists, 0, item.slots, return_fixed_size_list=True)
-    return [categories(pc.list_element(padded, slot), item.column) for slot in range(item.slots)]
+    return [pc.list_element(padded, slot) for slot in range(item.slots)]
 
 
 def time_number(part: str, times: NDArray[np.int64], known: TimeColumn) -> NDArray[np.float32]:
@@ -243,6 +286,17 @@ def time_number(part: str, times: NDArray[np.int64], known: TimeColumn) -> NDArr
         return recency(times, known.newest)
     assert known.rates
     return known.rates.rate(times)
+
+
+def _derived_kinds(features: Features, vocabularies: Mapping[str, Vocabulary]) -> dict[str, Kind]:
+    """What an encoder written before kinds were kept says of its columns by its vocabularies, scales and times."""
+    kinds: dict[str, Kind] = {item.column: "number" for item in features.numeric}
+    kinds |= {item.column: "time" for item in features.temporal}
+    for item in features.categorical:
+        vocabulary = vocabularies[item.share or item.column]
+        flags = bool(len(vocabulary.values)) and set(vocabulary.values.to_pylist()) <= {0, 1}
+        kinds[item.column] = "text" if vocabulary.is_text else "flag" if flags else "whole"
+    return kinds
 
 
 def _placed(vocabularies: Mapping[str, Vocabulary]) -> dict[str, Vocabulary]:

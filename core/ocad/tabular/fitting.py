@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ocad.catalogue import Kind
 from ocad.errors import DataError
-from ocad.tabular.columns import Rows, column_of, numbers, seconds
+from ocad.tabular.columns import Rows, categories, column_of, numbers, seconds
 from ocad.tabular.encoder import Encoder, TimeColumn, split_slots, time_number
+from ocad.tabular.kinds import kind_of
 from ocad.tabular.scalers import Scaler, ScalerFit
-from ocad.tabular.spec import Categorical, Features, Temporal
+from ocad.tabular.spec import Categorical, Features, Temporal, without
 from ocad.tabular.temporal import HOUR, PARTS, HourlyRates, TemporalFit
 from ocad.tabular.vocabulary import ValueCounts, Vocabulary, build_vocabulary
 
@@ -22,8 +24,10 @@ Labels = NDArray[np.float32]
 class EncoderFit:
     """Takes in the training rows and nothing else; `result` is the encoder."""
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, kinds: Mapping[str, Kind] | None = None) -> None:
         self.features = features
+        self.kinds: dict[str, Kind] = dict(kinds or {})
+        """Of each column; where none is given, that of the first batch's type."""
         self.rows = 0
         self._counts = {item.column: ValueCounts() for item in features.categorical if not item.share}
         self._numbers = {item.column: ScalerFit(item.transform) for item in features.numeric}
@@ -33,24 +37,38 @@ class EncoderFit:
         """Takes in a batch of training rows with their labels (0 or 1) and, for messages, their numbers in the file."""
         self.rows += len(table)
         for item in self.features.categorical:
-            for values in split_slots(column_of(table, item.column), item):
-                self._counts[item.share or item.column].add(values, item.column)
+            column = column_of(table, item.column)
+            kind = self.kinds.setdefault(item.column, self._own_kind(item, column))
+            for values in split_slots(column, item):
+                self._counts[item.share or item.column].add(categories(values, item.column, kind, numbered))
         for name, fit in self._numbers.items():
             fit.add(numbers(column_of(table, name), name, numbered))
         for time in self.features.temporal:
-            moments = seconds(column_of(table, time.column), time.column, time.unit, numbered)
+            moments = seconds(column_of(table, time.column), time.column, time.clock(), numbered)
             self._times[time.column].add(moments, label)
 
-    def result(self) -> Encoder:
-        """The fitted encoder; raises `DataError` for a column without a value in the training rows."""
+    def empty(self) -> set[str]:
+        """Columns without a value in the training rows."""
+        shared = {item.share for item in self.features.categorical}
+        words = {name for name, counts in self._counts.items() if not counts.seen and name not in shared}
+        return words | {name for name, fit in self._numbers.items() if not fit.count}
+
+    def result(self, automatic: Collection[str] = ()) -> Encoder:
+        """The fitted encoder, without those of the `automatic` columns that have no value in the training rows.
+
+        Raises `DataError` for another column without one.
+        """
         if not self.rows:
             raise DataError("there are no training rows", "lower `split.validation` and `split.test`")
+        self.features = without(self.features, self.empty() & set(automatic))
+        if not (self.features.categorical or self.features.numeric or self.features.temporal):
+            raise DataError("no column has a value in the training rows", "check the file")
         vocabularies = {
             item.column: _vocabulary(item, self._counts[item.column])
             for item in self.features.categorical
             if not item.share
         }
-        scalers = {name: fit.result(name) for name, fit in self._numbers.items()}
+        scalers = {item.column: self._numbers[item.column].result(item.column) for item in self.features.numeric}
         times = {}
         for item in self.features.temporal:
             fit = self._times[item.column]
@@ -58,12 +76,18 @@ class EncoderFit:
             times[item.column] = TimeColumn(fit.newest, rates if "historical_ctr" in item.parts else None)
             vocabularies |= {f"{item.column}_{part}": _whole(part) for part in item.parts if part in PARTS}
             scalers |= _time_scalers(item, times[item.column], rates)
-        return Encoder(self.features, vocabularies, scalers, times)
+        return Encoder(self.features, vocabularies, scalers, times, self.kinds)
 
     def missing(self) -> dict[str, int]:
         """Missing values of the training rows by column."""
         counted: Mapping[str, ValueCounts | ScalerFit] = {**self._counts, **self._numbers}
         return {name: fit.missing for name, fit in counted.items()}
+
+    def _own_kind(self, item: Categorical, column: pa.Array) -> Kind:
+        if item.share and item.share in self.kinds:
+            return self.kinds[item.share]
+        own = kind_of(column.type) or "text"
+        return "text" if item.separator or own == "time" else "whole" if own == "number" else own
 
 
 def fit_encoder(features: Features, batches: Callable[[], Iterable[tuple[pa.Table, Labels]]]) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow.parquet
 import pyarrow.types
 from numpy.typing import NDArray
 
+from ocad.catalogue import Kind
+from ocad.cells import NULLS, numbers_of
 from ocad.errors import DataError
 from ocad.tabular import dataset
 from ocad.tabular.columns import column_of, numbers, row_number
@@ -30,12 +33,11 @@ def labels(table: pa.Table, label: Label, rows: NDArray[np.int64]) -> NDArray[np
     if missing.any():
         raise DataError(f"label `{name}` is missing in row {row_number(rows, missing)}", "remove the row")
     if label.positive is not None:
+        if pyarrow.types.is_boolean(column.type):
+            return _flags(pc.equal(column.cast(pa.string()), label.positive.lower()))
         return _flags(pc.equal(column.cast(pa.string()), label.positive))
-    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
-        value = column[0].as_py()
-        raise DataError(
-            f"label `{name}` is `{value}` in row {rows[0]}, not 0 or 1", "name the click as `label.positive`"
-        )
+    if pyarrow.types.is_string(column.type):
+        column = _spelled_label(column, name, rows)
     values = numbers(column, name, rows)
     if label.at_least is not None:
         return (values >= label.at_least).astype(np.float32)
@@ -44,6 +46,20 @@ def labels(table: pa.Table, label: Label, rows: NDArray[np.int64]) -> NDArray[np
         row, value = row_number(rows, wrong), values[wrong.argmax()]
         raise DataError(f"label `{name}` is {value:g} in row {row}, not 0 or 1", "set `label.at_least`")
     return values
+
+
+def _spelled_label(column: pa.Array, name: str, rows: NDArray[np.int64]) -> pa.Array:
+    """Numbers and `true` or `false` written as text; raises `DataError` for the first other word."""
+    words = pc.replace_substring_regex(column, r"(?i)^\s*true\s*$", "1")
+    words = pc.replace_substring_regex(words, r"(?i)^\s*false\s*$", "0")
+    values, odd = numbers_of(words)
+    wrong = odd | np.isnan(values)
+    if wrong.any():
+        value, row = column[int(wrong.argmax())].as_py(), row_number(rows, wrong)
+        if value in NULLS:
+            raise DataError(f"label `{name}` is missing in row {row}", "remove the row")
+        raise DataError(f"label `{name}` is `{value}` in row {row}, not 0 or 1", "name the click as `label.positive`")
+    return pa.array(values)
 
 
 def _flags(values: pa.Array) -> NDArray[np.float32]:
@@ -58,22 +74,28 @@ class PartWriter:
         self.path, self.features = path, features
         self.rows = self.clicks = 0
         self.unseen: dict[str, int] = {}
+        self.odd: dict[str, int] = {}
+        """Values by column that are no numbers or times."""
         self._pending: list[pa.Table] = []
         self._writer: pyarrow.parquet.ParquetWriter | None = None
 
-    def add(self, encoder: Encoder, table: pa.Table, label: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Encodes and keeps rows; `rows` are their numbers in the file."""
-        before = dict(encoder.unseen)
-        encoded = encoder.transform(table, rows)
+    def add(
+        self, encoder: Encoder, table: pa.Table, label: NDArray[np.float32], rows: NDArray[np.int64], *, strict: bool
+    ) -> None:
+        """Encodes and keeps rows; `rows` are their numbers in the file. `strict` refuses odd numbers and times."""
+        before, odd_before = dict(encoder.unseen), dict(encoder.odd)
+        encoded = encoder.transform(table, rows, strict=strict)
         for name, count in encoder.unseen.items():
             self.unseen[name] = self.unseen.get(name, 0) + count - before[name]
+        for name, count in encoder.odd.items():
+            self.odd[name] = self.odd.get(name, 0) + count - odd_before.get(name, 0)
         columns: dict[str, NDArray[Any]] = {
             f"{dataset.ID_PREFIX}{field.name}": encoded.ids[:, i].astype(np.int32)
             for i, field in enumerate(encoder.fields)
         }
         columns |= {f"{dataset.NUMBER_PREFIX}{name}": encoded.numerics[:, i] for i, name in enumerate(encoder.numerics)}
         columns[dataset.LABEL] = label
-        columns |= self._extras(table, rows)
+        columns |= self._extras(table, rows, encoder.kinds)
         self.rows += len(label)
         self.clicks += int(label.sum())
         self._pending.append(pa.table(columns))
@@ -98,10 +120,10 @@ class PartWriter:
         if self._writer:
             self._writer.close()
 
-    def _extras(self, table: pa.Table, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def _extras(self, table: pa.Table, rows: NDArray[np.int64], kinds: Mapping[str, Kind]) -> dict[str, NDArray[Any]]:
         extras: dict[str, NDArray[Any]] = {}
         if name := self.features.group:
-            extras[dataset.GROUP] = group_codes(column_of(table, name), name).astype(np.int64)
+            extras[dataset.GROUP] = group_codes(column_of(table, name), name, kinds[name]).astype(np.int64)
         roles = {
             dataset.WEIGHT: self.features.weight,
             dataset.PRICE: self.features.price,

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ocad.errors import UsageError
-from ocad.tabular.columns import as_table, categories, column_of, numbers, seconds
+from ocad.tabular.columns import as_table, column_of, seconds, try_categories, try_numbers
 from ocad.tabular.encoder import Encoder, Field
 from ocad.tabular.scalers import Scaler
 from ocad.tabular.spec import Categorical
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MISSING_INTEGER = -(1 << 63)
+RARE_INTEGER = MISSING_INTEGER + 1
+"""What no log holds: a value that is no whole number, which training never had."""
 BYTES, INT64, FP32 = "BYTES", "INT64", "FP32"
 _ML_VERSION = 4
 _OLDEST_OPSET = 20
@@ -46,18 +48,19 @@ def raw_inputs(encoder: Encoder) -> dict[str, str]:
 def raw_columns(rows: pa.Table | pd.DataFrame, encoder: Encoder) -> dict[str, NDArray[Any]]:
     """The columns of `rows` as the raw graph takes them, (n, 1) each."""
     table = as_table(rows)
-    times = {time.column: time.unit for time in encoder.features.temporal}
+    times = {time.column: time.clock() for time in encoder.features.temporal}
     arrays: dict[str, NDArray[Any]] = {}
     for name, kind in raw_inputs(encoder).items():
         column = column_of(table, name)
         if kind == FP32:
-            array: NDArray[Any] = numbers(column, name)
+            array: NDArray[Any] = try_numbers(column, name)[0]
         elif name in times:
             array = seconds(column, name, times[name])
-        elif kind == INT64:
-            array = categories(column, name).fill_null(MISSING_INTEGER).to_numpy()
         else:
-            array = categories(column, name).cast("string").fill_null("").to_numpy(zero_copy_only=False)
+            values, odd = try_categories(column, name, encoder.kinds[name])
+            array = values.fill_null(MISSING_INTEGER if kind == INT64 else "").to_numpy(zero_copy_only=False)
+            if odd.any():
+                array = np.where(odd, RARE_INTEGER, array)
         arrays[name] = array[:, None]
     return arrays
 

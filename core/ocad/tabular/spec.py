@@ -5,13 +5,17 @@ A field of a configuration that names a column is checked against the data by `r
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ocad.catalogue import PANDAS_INDEX
 from ocad.config import Settings
 from ocad.errors import DataError, nearest
+from ocad.times import Clock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
 
 AFTERMATH = ("true_probability", "conversion", "revenue", "paid_price")
 """What the simulator writes beside the features: known only to it, or only after the click, so `auto` leaves it out."""
+
+QUERY = "qid"
+"""The query that a line of a libsvm file for ranking belongs to."""
+TIMES = "times; list it under `features.temporal`"
 
 
 class Label(Settings):
@@ -83,6 +91,14 @@ class Temporal(Settings):
     """Of times given as numbers, counted from 1970."""
     smoothing: float = Field(default=100.0, gt=0)
     """How many rows of the overall past rate the historical rate starts from."""
+    time_zone: str | None = None
+    """Of times without a zone; None: the source's, else UTC."""
+    time_format: str | None = None
+    """Of times that are not ISO 8601, as for `strptime`; None: the source's."""
+
+    def clock(self) -> Clock:
+        """A reader of its times."""
+        return Clock(self.unit, self.time_zone, self.time_format)
 
 
 class Join(Settings):
@@ -103,10 +119,12 @@ class Features(Settings):
     categorical: tuple[Categorical, ...] = ()
     numeric: tuple[Numeric, ...] = ()
     temporal: tuple[Temporal, ...] = ()
+    text: tuple[str, ...] = ()
+    """Columns whose values are text, whatever they look like: postal codes, ids."""
     drop: tuple[str, ...] = ()
     """Columns that `auto` must not use, such as one that leaks the label."""
     auto: bool = False
-    """Text and whole numbers that nothing else names become categorical, fractions numeric."""
+    """Text and whole numbers that nothing else names become categorical, fractions numeric; what is not used is named."""
     joins: tuple[Join, ...] = ()
     group: str | None = None
     """Whose rows are ranked together (GAUC, NDCG): usually the user."""
@@ -154,7 +172,18 @@ class DataSettings(Settings):
     """Lines of a text log that may fail to parse; they are left out and counted."""
 
 
-def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Features:
+@dataclass(frozen=True)
+class Resolved:
+    """A specification with label and `auto` filled in."""
+
+    features: Features
+    automatic: frozenset[str] = frozenset()
+    """Columns that `auto` has chosen; one without a value in the training rows is left out again."""
+    unused: Mapping[str, str] = field(default_factory=dict)
+    """Column → why `auto` does not use it."""
+
+
+def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Resolved:
     """`features` with label and `auto` filled in; raises `DataError` naming the nearest column for an unknown one."""
     label = features.label.column or source.label or "label"
     features = features.model_copy(update={"label": features.label.model_copy(update={"column": label})})
@@ -168,11 +197,33 @@ def resolve(features: Features, split: Split, schema: pa.Schema, source: DataSou
             )
     _check_shares(features)
     _check_twice(features, label)
+    named = {column for _, column in _named(features, split, dropped=False)}
+    features = features.model_copy(update={"temporal": tuple(_timed(item, source) for item in features.temporal)})
+    unused: dict[str, str] = {}
     if features.auto:
-        features = _with_automatic(features, split, schema, source)
+        features, unused = _with_automatic(features, split, schema, source)
     if not (features.categorical or features.numeric or features.temporal):
         raise DataError(f"no feature of data `{source.name}` is named", "name some, or set `features.auto=true`")
-    return features
+    chosen = {item.column for item in features.categorical} | {item.column for item in features.numeric}
+    chosen -= named
+    return Resolved(features, frozenset(chosen), unused)
+
+
+def without(features: Features, columns: Iterable[str]) -> Features:
+    """`features` less the categorical and numeric `columns`."""
+    gone = set(columns)
+    return features.model_copy(
+        update={
+            "categorical": tuple(item for item in features.categorical if item.column not in gone),
+            "numeric": tuple(item for item in features.numeric if item.column not in gone),
+        }
+    )
+
+
+def _timed(item: Temporal, source: DataSource) -> Temporal:
+    """A temporal column with the source's zone and format where it has none of its own."""
+    zone, written = item.time_zone or source.time_zone, item.time_format or source.time_format
+    return item.model_copy(update={"time_zone": zone, "time_format": written})
 
 
 def used_columns(features: Features, split: Split) -> list[str]:
@@ -193,6 +244,7 @@ def _named(features: Features, split: Split, dropped: bool = True) -> list[tuple
         "numeric": [item.column for item in features.numeric],
         "temporal": [item.column for item in features.temporal],
         "drop": features.drop if dropped else (),
+        "text": features.text if dropped else (),
     }
     named = [(f"features.{part}", column) for part, columns in parts.items() for column in columns]
     single = ("group", "weight", "price", "time", "truth")
@@ -229,30 +281,31 @@ def _check_twice(features: Features, label: str) -> None:
             raise DataError(f"the column `{known}` is what is predicted, not a feature", "leave it out of the features")
 
 
-def _with_automatic(features: Features, split: Split, schema: pa.Schema, source: DataSource) -> Features:
-    """Every column that nothing names, by its type; the source's time becomes hour and weekday, other times nothing."""
-    from pyarrow import types
+def _with_automatic(
+    features: Features, split: Split, schema: pa.Schema, source: DataSource
+) -> tuple[Features, dict[str, str]]:
+    """Every column that nothing names, by its type; the source's time becomes hour and weekday. And why others are not used."""
+    from ocad.tabular.kinds import fitted_kinds, why_unused
 
     group = "features.group"  # whose rows they are is a feature as well
-    taken = {features.label.column, *AFTERMATH}
-    taken |= {column for place, column in _named(features, split) if place != group}
-    free = [field for field in schema if field.name not in taken]
-    times = [field.name for field in free if field.name == source.timestamp]
-    free = [field for field in free if field.name not in times]
-    words = [field.name for field in free if _is_category(field.type)]
-    numbers = [field.name for field in free if types.is_floating(field.type) or types.is_decimal(field.type)]
-    return features.model_copy(
-        update={
-            "categorical": (*features.categorical, *(Categorical(column=name) for name in words)),
-            "numeric": (*features.numeric, *(Numeric(column=name) for name in numbers)),
-            "temporal": (*features.temporal, *(Temporal(column=name, unit=source.time_unit or "s") for name in times)),
-        }
-    )
-
-
-def _is_category(kind: pa.DataType) -> bool:
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(check(kind) for check in (types.is_integer, types.is_boolean, types.is_string, types.is_large_string))
+    taken = {features.label.column}
+    taken |= {column for place, column in _named(features, split) if place not in (group, "features.text")}
+    unused = {name: "known only after the click, or to the simulator" for name in AFTERMATH if name in schema.names}
+    unused |= {QUERY: "names the query; give it as `features.group`"} if QUERY in schema.names else {}
+    unused = {name: reason for name, reason in unused.items() if name not in taken}
+    times = [name for name in schema.names if name == source.timestamp and name not in {*taken, PANDAS_INDEX}]
+    free = [field for field in schema if field.name not in {*taken, *unused, *times}]
+    unused |= {
+        field.name: reason for field in free if field.name not in features.text and (reason := why_unused(field))
+    }
+    kinds = fitted_kinds(features, schema, [field.name for field in free if field.name not in unused], source.kinds)
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    unused |= dict.fromkeys((name for name, kind in kinds.items() if kind == "time"), TIMES)
+    words = [name for name in kinds if name not in numbers and name not in unused]
+    temporal = [_timed(Temporal(column=name, unit=source.time_unit or "s"), source) for name in times]
+    update = {
+        "categorical": (*features.categorical, *(Categorical(column=name) for name in words)),
+        "numeric": (*features.numeric, *(Numeric(column=name) for name in numbers)),
+        "temporal": (*features.temporal, *temporal),
+    }
+    return features.model_copy(update=update), unused

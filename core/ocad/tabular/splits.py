@@ -10,10 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ocad.catalogue import Kind
 from ocad.errors import DataError, UsageError
-from ocad.tabular.columns import categories, column_of, seconds
+from ocad.tabular.columns import column_of, seconds, try_categories
+from ocad.tabular.kinds import kind_of
 from ocad.tabular.scalers import mix
 from ocad.tabular.spec import Split
+from ocad.times import Clock
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
@@ -32,9 +35,16 @@ class Shares:
 
 
 def assigner(
-    split: Split, column: str | None, shares: Shares, seed: int, times: Callable[[], Iterable[pa.Table]], unit: str
+    split: Split,
+    column: str | None,
+    shares: Shares,
+    seed: int,
+    times: Callable[[], Iterable[pa.Table]],
+    clock: Callable[[], Clock],
+    kind: Kind | None = None,
 ) -> Assign:
-    """The rule that `split` stands for; `times` reads the column again and is used for `time` alone.
+    """The rule that `split` stands for; `times` reads the column again and is used for `time` alone; `kind` is the column's, by
+    its type where it is None.
 
     Raises `UsageError` where the kind needs a column and none is named.
     """
@@ -47,19 +57,19 @@ def assigner(
             f"`split.kind={split.kind}` needs a column", f"name it as `split.column` or `features.{split.kind}`"
         )
     if split.kind == "group":
-        return lambda table, first: _by_chance(mix(group_codes(column_of(table, column), column), seed), shares)
-    later, latest = _thresholds(times(), column, shares, unit)
+        return lambda table, first: _by_chance(mix(group_codes(column_of(table, column), column, kind), seed), shares)
+    later, latest = _thresholds(times(), column, shares, clock)
 
     def by_time(table: pa.Table, first: int) -> NDArray[np.int8]:
-        moments = seconds(column_of(table, column), column, unit, first)
+        moments = seconds(column_of(table, column), column, clock(), first)
         return ((moments >= later).astype(np.int8) + (moments >= latest)).astype(np.int8)
 
     return by_time
 
 
-def group_codes(column: pa.Array, name: str) -> NDArray[np.uint64]:
-    """A number for each group: a whole number as it is, text by two checksums."""
-    values = categories(column, name)
+def group_codes(column: pa.Array, name: str, kind: Kind | None) -> NDArray[np.uint64]:
+    """A number for each group: a whole number as it is, text by two checksums; one for all that are missing or odd."""
+    values, _ = try_categories(column, name, kind or kind_of(column.type) or "text")
     if pa.types.is_integer(values.type):
         return np.asarray(values.fill_null(-1).to_numpy().astype(np.uint64))
     encoded = values.fill_null("").dictionary_encode()
@@ -88,9 +98,11 @@ def _as_given(table: pa.Table, column: str, first: int) -> NDArray[np.int8]:
     return assigned
 
 
-def _thresholds(tables: Iterable[pa.Table], column: str, shares: Shares, unit: str) -> tuple[float, float]:
+def _thresholds(
+    tables: Iterable[pa.Table], column: str, shares: Shares, clock: Callable[[], Clock]
+) -> tuple[float, float]:
     """The first moments of validation and of test: rows of one moment are never parted."""
-    moments = np.concatenate([seconds(column_of(table, column), column, unit) for table in tables])
+    moments = np.concatenate([seconds(column_of(table, column), column, clock()) for table in tables])
     moments.sort()
     rows = len(moments)
     places = (round(rows * (1 - shares.validation - shares.test)), round(rows * (1 - shares.test)))

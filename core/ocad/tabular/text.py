@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ocad.errors import DataError
+from ocad.tables import open_bytes, unreadable
 
 logger = logging.getLogger("ocad.data")
 BLOCK_BYTES = 8 << 20
@@ -21,8 +24,8 @@ _SHOWN = 60
 def line_blocks(path: Path) -> Iterator[tuple[int, pa.Array]]:
     """The number of the block's first line (from 1) and its lines as text, about `BLOCK_BYTES` at a time."""
     number, rest = 1, b""
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+    with open_bytes(path) as file:
+        while block := _read(path, file):
             *lines, rest = (rest + block).split(b"\n")
             if lines:
                 yield number, _text(lines)
@@ -31,11 +34,18 @@ def line_blocks(path: Path) -> Iterator[tuple[int, pa.Array]]:
         yield number, _text([rest])
 
 
+def _read(path: Path, file: IO[bytes]) -> bytes:
+    try:
+        return file.read(BLOCK_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from None
+
+
 class LineCheck:
     """Keeps the lines that match `pattern`; allows `limit` others a pass, which it counts."""
 
-    def __init__(self, path: Path, pattern: str, limit: int) -> None:
-        self.path, self.pattern, self.limit = path, pattern, limit
+    def __init__(self, path: Path, pattern: str, limit: int, blank: str = r"^\s*$") -> None:
+        self.path, self.pattern, self.limit, self.blank = path, pattern, limit, blank
         self.bad = 0
         """Lines left out in this pass."""
         self.first_bad: int | None = None
@@ -50,10 +60,13 @@ class LineCheck:
         self._tell()
 
     def keep(self, number: int, lines: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-        """The good lines and their numbers; empty lines are neither. Raises `DataError` at the line that is too many."""
+        """The good lines and their numbers; those that match `blank` are neither.
+
+        Raises `DataError` at the line that is too many.
+        """
         numbers = np.arange(number, number + len(lines))
         fits = pc.match_substring_regex(lines, self.pattern).to_numpy(zero_copy_only=False)
-        empty = pc.equal(pc.ascii_trim_whitespace(lines), "").to_numpy(zero_copy_only=False)
+        empty = pc.match_substring_regex(lines, self.blank).to_numpy(zero_copy_only=False)
         self.reject(lines, numbers, ~fits & ~empty)
         return lines.filter(pa.array(fits)), numbers[fits]
 

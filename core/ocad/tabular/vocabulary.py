@@ -31,16 +31,18 @@ class ValueCounts:
         self.kind: str | None = None
         self.missing = 0
 
-    def add(self, values: pa.Array, name: str) -> None:
-        """Counts `values`, as `columns.categories` made them."""
+    @property
+    def seen(self) -> bool:
+        """Whether any value was there."""
+        return self.kind is not None
+
+    def add(self, values: pa.Array) -> None:
+        """Counts `values`, as `columns.categories` made them, all of one type."""
         self.missing += values.null_count
         counts = values.drop_null().value_counts()
         if not len(counts):
             return
-        kind = "int" if types.is_integer(values.type) else "str"
-        if self.kind and kind != self.kind:
-            raise DataError(f"column `{name}` is text in one place and numbers in another", "write it one way")
-        self.kind = kind
+        self.kind = "int" if types.is_integer(values.type) else "str"
         table = pa.table({"value": counts.field("values"), "count": counts.field("counts")})
         self._pending.append(table)
         self._rows += len(table)
@@ -99,9 +101,9 @@ class Vocabulary:
         """The number of a missing value."""
         return 1 + self.known if self.has_missing else RARE
 
-    def codes(self, values: pa.Array, name: str) -> NDArray[np.int64]:
+    def codes(self, values: pa.Array) -> NDArray[np.int64]:
         """Numbers in 0 … size - 1 (without the offset) for `values` as `columns.categories` made them."""
-        values = self._as_kind(values, name)
+        values = values.cast(pa.string() if self.is_text else pa.int64())
         absent = values.is_null().to_numpy(zero_copy_only=False)
         if self.buckets:
             codes = 1 + self._hash(values)
@@ -136,15 +138,6 @@ class Vocabulary:
             statistics=value["statistics"],
         )
 
-    def _as_kind(self, values: pa.Array, name: str) -> pa.Array:
-        """`values` in the vocabulary's type: numbers written as text are read, numbers asked for as text are written."""
-        try:
-            return values.cast(pa.string() if self.is_text else pa.int64())
-        except pa.ArrowInvalid:
-            raise DataError(
-                f"column `{name}` holds text where training had whole numbers", "give whole numbers"
-            ) from None
-
     def _hash(self, values: pa.Array) -> NDArray[np.int64]:
         if not self.is_text:
             return hash_integers(values.fill_null(0).to_numpy(), self.buckets)
@@ -174,6 +167,6 @@ def build_vocabulary(
         return Vocabulary(name, values[:kept], has_missing, statistics=statistics)
     hashed = Vocabulary(name, values[:0], has_missing, buckets, counts.kind == "str")
     slices = (values[start : start + _MERGE_ROWS] for start in range(0, len(values), _MERGE_ROWS))
-    occupied = len(np.unique(np.concatenate([np.unique(hashed.codes(part, name)) for part in slices])))
+    occupied = len(np.unique(np.concatenate([np.unique(hashed.codes(part)) for part in slices])))
     statistics |= {"rare_values": 0, "buckets": buckets, "collision_rate": 1 - occupied / len(values)}
     return Vocabulary(name, values[:0], has_missing, buckets, counts.kind == "str", statistics=statistics)

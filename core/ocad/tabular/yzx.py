@@ -41,7 +41,9 @@ COLUMNS = {
 }
 """The columns in the order of a line (after `truncate`), with their numbers in `train.log.txt` and `featindex.txt`."""
 TAG_SEPARATOR = ","
-LINE = r"^[01] -?\d+(\.\d+)?( \d{1,9}:1)+\s*$"
+LINE = r"^[01] -?\d{1,18}(\.\d{1,18})?( \d{1,9}:1)+\s*$"
+LONGEST_INDEX = 9
+"""Digits of an index, in a line as in `featindex.txt`."""
 SCHEMA = pa.schema(
     [(LABEL, pa.int64()), (PRICE, pa.float64()), *((name, pa.string()) for name in COLUMNS)]
 )  # fmt: skip
@@ -49,32 +51,43 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class FeatureIndex:
-    """For each index its column (a position in `COLUMNS`, -1 for none) and its value."""
+    """For each of its indexes, in their order, the column (a position in `COLUMNS`, -1 for none) and the value."""
 
+    indexes: NDArray[np.int64]
     columns: NDArray[np.int64]
     values: pa.Array
 
     @classmethod
     def read(cls, path: Path) -> FeatureIndex:
-        """`featindex.txt`; raises `DataError` naming a line that does not parse."""
+        """`featindex.txt`; raises `DataError` naming a line that does not parse, or bytes that are not UTF-8."""
         numbers = {column: position for position, column in enumerate(COLUMNS.values())}
         columns: dict[int, int] = {}
         values: dict[int, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"`{path}` is not UTF-8 (byte {error.start})", "write it again") from None
+        for number, line in enumerate(lines, start=1):
             feature, tab, index = line.rpartition("\t")
             column, colon, value = feature.partition(":")
-            if not tab or not index.isdecimal() or (colon and not column.isdecimal()):
+            if not tab or not _is_index(index) or (colon and not _is_index(column)):
                 raise DataError(f"line {number} of `{path}` does not parse: `{line[:60]}`", "write it again")
             columns[int(index)] = numbers.get(int(column), -1) if colon else -1
             values[int(index)] = value
-        size = max(columns, default=-1) + 1
-        placed = np.array([columns.get(index, -2) for index in range(size)], np.int64)
-        return cls(placed, pa.array([values.get(index, "") for index in range(size)], pa.string()))
+        known = sorted(columns)
+        placed = np.array([columns[index] for index in known], np.int64)
+        return cls(np.array(known, np.int64), placed, pa.array([values[index] for index in known], pa.string()))
 
-    @property
-    def size(self) -> int:
-        """One more than the highest index."""
-        return len(self.columns)
+    def find(self, indexes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The places of `indexes` in the file's order, and which of them it does not have."""
+        if not len(self.indexes):
+            return np.zeros(len(indexes), np.int64), np.ones(len(indexes), bool)
+        places = np.minimum(np.searchsorted(self.indexes, indexes), len(self.indexes) - 1)
+        return places, self.indexes[places] != indexes
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= LONGEST_INDEX
 
 
 class YzxFile:
@@ -103,7 +116,7 @@ class YzxFile:
         indexes = pc.utf8_slice_codeunits(ones, 0, -2).cast(pa.int64()).to_numpy()
         row = np.repeat(np.arange(len(lines)), lengths)
         if self.index is not None:
-            unknown = indexes >= self.index.size
+            indexes, unknown = self.index.find(indexes)
             if unknown.any():
                 wrong = np.zeros(len(lines), bool)
                 wrong[row[unknown]] = True

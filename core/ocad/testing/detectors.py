@@ -1,7 +1,12 @@
-"""What every detector promises: one score a row however the rows arrive, missing values as evidence, held-out calibration."""
+"""What every detector promises: one score a row however the rows arrive, in one unit, and held-out calibration.
+
+Scores are noise units, of which `ocad.detection.units.ALARM` is an alarm: lost rows are one, what is further out is never
+scored lower.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ocad.detection.units import ALARM
 from ocad.errors import OcadError
 from ocad.protocols import Detector
 from ocad.testing.bench import Bench, Skipped, need
@@ -25,6 +31,10 @@ _EXACT, _ONNX = 1e-9, 1e-5
 _PIECES = 8
 _POINTS = 120
 """Rows of each piece that are given one at a time."""
+_BEFORE, _LOST = 240, 5
+"""Rows as they are, and rows without any value after them, within which a dead link is an alarm."""
+_SIZES = (8.0, 12.0, 20.0, 50.0, 1_000.0)
+"""Sizes of an excursion in robust local noise."""
 _HELD_OUT_SHARE = 0.03
 """Share of held-out normal rows with a surprise of 2 that is still about one in a hundred."""
 _FOUND = 0.4
@@ -81,14 +91,56 @@ def takes_what_is_odd(bench: Bench) -> str:
 
 
 def is_calibrated(bench: Bench) -> str:
-    """About one in a hundred of the held-out normal rows has a surprise of 2."""
+    """About one in a hundred of the held-out normal rows has a surprise of 2; without a calibration none is an alarm."""
     import pandas as pd
+
+    from ocad.detection.training import surprises
 
     held_out = pd.read_parquet(need(bench.prepared).splits["validation"])
     normal = held_out[held_out["label"] != 1] if "label" in held_out else held_out
-    share = float((_load(bench).score(normal) >= 2).mean())
+    model = _load(bench)
+    scores, calibration = model.score(normal), getattr(model, "calibration", None)
+    if calibration is None:
+        share = float((scores >= ALARM).mean())
+        assert share <= _HELD_OUT_SHARE, f"{share:.1%} of the held-out normal rows are alarms"
+        return f"{share:.2%} of {len(normal)} rows are alarms"
+    share = float((surprises(calibration, normal, scores) >= 2).mean())
     assert share <= _HELD_OUT_SHARE, f"{share:.1%} of the held-out normal rows have a surprise of 2"
     return f"{share:.2%} of {len(normal)} rows"
+
+
+def lost_rows_alarm(bench: Bench) -> str:
+    """A link that is dead, all its values missing, is an alarm within five rows."""
+    start = _frame(bench).groupby("endpoint", sort=False).head(_BEFORE + _LOST).reset_index(drop=True)
+    newest = start.groupby("endpoint", sort=False).cumcount(ascending=False).to_numpy() < _LOST
+    start.loc[newest, list(_metrics(bench))] = np.nan
+    scores = _load(bench).score(start)
+    for endpoint, places in start.groupby("endpoint", sort=False).indices.items():
+        highest = float(scores[places[-_LOST:]].max())
+        assert highest >= ALARM, f"`{endpoint}`: {_LOST} rows without any value are no alarm, they score {highest:.3g}"
+    return f"{start['endpoint'].nunique()} endpoints"
+
+
+def more_is_never_less(bench: Bench) -> str:
+    """Of rows that are 8 noise units out or more the further one is never scored lower."""
+    from ocad.detection.inject import local_noise
+
+    frame, metrics = _frame(bench), list(_metrics(bench))
+    start = frame[frame["endpoint"] == frame["endpoint"].iloc[0]].head(_BEFORE).reset_index(drop=True)
+    usual = start[metrics].to_numpy(np.float64)
+    noise = [local_noise(column, len(start) - 1, len(start) - 1) for column in usual.T]
+    level = np.nanmedian(usual[-_POINTS:], axis=0)
+    graph, found = _asks_a_graph(need(bench.version), bench.session.registry), []
+    for size in _SIZES:
+        further = start.copy()
+        further.loc[start.index[-1], metrics] = level + size * np.array(noise)
+        found.append(float(_load(bench).score(further)[-1]))
+    allowed = (_ONNX if graph else _EXACT) * max(1.0, *found)
+    for (size, score), (further_out, other) in itertools.pairwise(zip(_SIZES, found, strict=True)):
+        assert other >= score - allowed, (
+            f"an excursion of {further_out:g} noise units is scored lower than one of {size:g}: {other:.4g}, {score:.4g}"
+        )
+    return " ≤ ".join(f"{score:.3g}" for score in found)
 
 
 def finds_incidents(bench: Bench) -> str:
@@ -183,6 +235,8 @@ DETECTOR_CHECKS: tuple[Callable[[Bench], str], ...] = (
     scores_rows,
     takes_what_is_odd,
     is_calibrated,
+    lost_rows_alarm,
+    more_is_never_less,
     finds_incidents,
     refuses_bad_rows,
 )

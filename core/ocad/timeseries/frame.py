@@ -14,15 +14,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api import types
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import types
 
-from ocad.catalogue import DataSource, column_names, unreadable
+from ocad.catalogue import DataSource, column_names
+from ocad.cells import numbers_of, plain
 from ocad.errors import DataError, UsageError, nearest
+from ocad.tables import CsvTable, is_parquet, read_columns
+from ocad.times import Clock
+from ocad.timeseries.rows import read_endpoints, read_numbers, read_times
 from ocad.timeseries.windows import segment_rows
 
 logger = logging.getLogger("ocad.data")
-
-ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,11 @@ class FrameCounts:
     gaps: int
     """Steps longer than three times the endpoint's median step."""
     zoneless: int
-    """Times without a zone, read as UTC."""
+    """Times without a zone, read as UTC, or in the source's `time_zone`."""
+    skipped_hour: int
+    """Times that the source's `time_zone` leaves out when summer time begins, read as if that hour were there."""
+    doubled_hour: int
+    """Times that it has twice when summer time ends: the first is meant until an endpoint's times go back."""
     unlabelled: int
     """Rows whose label is empty, read as 0."""
     missing: Mapping[str, int]
@@ -72,23 +81,27 @@ def read_frame(
     `DataError` for data that cannot be used.
     """
     columns = _metric_columns(source, metrics)
-    table = _read_table(source, columns)
-    times, zoneless = _times(source, table)
-    data = pd.DataFrame({"timestamp": times, "endpoint": _endpoints(source, table)}, index=table.index)
+    table, numbers = _read_table(source, columns)
+    decimal = _decimal(source)
+    clock = source.clock()
+    endpoints = _endpoints(source, table)
+    data = pd.DataFrame({"timestamp": _times(source, table, endpoints, numbers, clock), "endpoint": endpoints})
     for metric, (name, factor) in columns.items():
-        data[metric] = _numbers(table[name], name) * factor
-    unlabelled = _add_label(source, table, data)
+        data[metric] = read_numbers(table.column(name), name, numbers, decimal) * factor
+    unlabelled = _add_label(source, table, data, numbers)
     for metric in () if lost else metrics or ():
         _require_values(source, data[metric], metric, varying)
     data, unsorted, duplicates = _in_order(data)
-    endpoints = int(data["endpoint"].nunique())
+    count = int(data["endpoint"].nunique())
     counts = FrameCounts(
         rows=len(data),
-        endpoints=endpoints,
+        endpoints=count,
         duplicates=duplicates,
         unsorted=unsorted,
-        gaps=int(segment_rows(data)[-1]) - endpoints,
-        zoneless=zoneless,
+        gaps=int(segment_rows(data)[-1]) - count,
+        zoneless=clock.zoneless,
+        skipped_hour=clock.skipped,
+        doubled_hour=clock.doubled,
         unlabelled=unlabelled,
         missing={metric: int(data[metric].isna().sum()) for metric in columns},
     )
@@ -107,7 +120,7 @@ def _metric_columns(source: DataSource, metrics: Sequence[str] | None) -> dict[s
     known = {metric: (column.name, column.factor) for metric, column in source.columns.items()}
     if not known:
         other = {source.timestamp, source.endpoint, source.label, *source.where}
-        names = [name for name in column_names(source.path) if name not in other]
+        names = [name for name in column_names(source) if name not in other]
         known = {name: (name, 1.0) for name in (names if metrics else _numeric(source, names))}
     for metric in metrics or ():
         if metric not in known:
@@ -118,103 +131,96 @@ def _metric_columns(source: DataSource, metrics: Sequence[str] | None) -> dict[s
 
 
 def _numeric(source: DataSource, names: list[str]) -> list[str]:
-    table = _load(source, names)
-    return [name for name in names if types.is_numeric_dtype(table[name])]
+    """The columns that hold numbers; the others are named, so that none is left out without a word."""
+    table = read_columns(source.path, names, source.dialect)
+    kept: list[str] = []
+    left: list[str] = []
+    for name in names:
+        reason = _why_no_metric(plain(table.column(name), name), _decimal(source))
+        (left if reason else kept).append(f"`{name}` ({reason})" if reason else name)
+    if left and kept:
+        logger.warning("data `%s`: columns that are no metric: %s", source.name, ", ".join(left))
+    return kept
 
 
-def _load(source: DataSource, names: list[str]) -> pd.DataFrame:
-    """The columns `names` of the file."""
-    try:
-        if source.path.suffix == ".parquet":
-            return pd.read_parquet(source.path, columns=names)
-        return pd.read_csv(source.path, usecols=names)
-    except (OSError, ValueError) as error:
-        raise unreadable(source.path, error) from None
+def _why_no_metric(column: pa.Array, decimal: str) -> str | None:
+    if types.is_boolean(column.type):
+        return "true or false"
+    if types.is_string(column.type):
+        values, odd = numbers_of(column, decimal)
+        return "text" if odd.any() else "empty" if np.isnan(values).all() and len(values) else None
+    if types.is_null(column.type):
+        return "empty"
+    numeric = types.is_integer(column.type) or types.is_floating(column.type) or types.is_decimal(column.type)
+    return None if numeric else str(column.type)
 
 
-def _read_table(source: DataSource, columns: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
-    """The needed columns of the rows that `where` keeps, indexed by the row's number in the file."""
+def _decimal(source: DataSource) -> str:
+    """The decimal sign of its text; found in a CSV file that does not say."""
+    if source.decimal or is_parquet(source.path):
+        return source.decimal or "."
+    return CsvTable(source.path, source.dialect).dialect.decimal or "."
+
+
+def _read_table(source: DataSource, columns: Mapping[str, tuple[str, float]]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The needed columns of the rows that `where` keeps, and the rows' numbers in the file."""
     parts = (source.timestamp, source.endpoint, source.label, *source.where)
     needed = list(dict.fromkeys([part for part in parts if part] + [name for name, _ in columns.values()]))
-    present = column_names(source.path)
+    present = column_names(source)
     for name in needed:
         if name not in present:
             raise DataError(f"data `{source.name}` has no column `{name}`", nearest(name, present))
-    table = _load(source, needed)
-    if table.empty:
+    table = read_columns(source.path, needed, source.dialect)
+    if not len(table):
         raise DataError(f"data `{source.name}` has no rows", "write it again")
+    numbers = np.arange(len(table))
     for name in source.where:
-        kept = {value for value in table[name].unique() if source.keeps(name, value)}
-        table = table[table[name].isin(kept)]
-        if table.empty:
+        texts = read_endpoints(table.column(name), name)
+        kept = [text for text in set(texts.tolist()) if source.keeps(name, text)]
+        chosen = np.isin(texts.astype(str), kept) if kept else np.zeros(len(texts), bool)
+        table, numbers = table.filter(pa.array(chosen)), numbers[chosen]
+        if not len(table):
             wanted = source.where[name]
             patterns = ", ".join(f"`{pattern}`" for pattern in ([wanted] if isinstance(wanted, str) else wanted))
             whole = source.name.partition(":")[0]
             hint = f"see `ocad data show {whole}`"
             raise DataError(f"no row of data `{source.name}` has a `{name}` like {patterns}", hint)
-    return table
+    return table, numbers
 
 
-def _times(source: DataSource, table: pd.DataFrame) -> tuple[pd.Series[pd.Timestamp], int]:
-    """The times in UTC, and how many of them had no zone."""
+def _times(
+    source: DataSource, table: pa.Table, endpoints: NDArray[Any], numbers: NDArray[np.int64], clock: Clock
+) -> pd.Series[pd.Timestamp]:
+    """The times in UTC."""
     if source.timestamp is None:
-        row = (
-            table.groupby(source.endpoint).cumcount() if source.endpoint else pd.Series(range(len(table)), table.index)
-        )
-        return pd.to_datetime((row * source.step_s * 1e6).astype("int64"), unit="us", utc=True).dt.as_unit("us"), 0
-    column = table[source.timestamp]
-    if column.isna().any():
-        raise DataError(f"column `{source.timestamp}` has no time in row {_first(column.isna())}", "remove the row")
-    if types.is_numeric_dtype(column):
-        if source.time_unit is None:
-            hint = "give its `time_unit` in `configs/data/`, or write times as ISO 8601"
-            raise DataError(f"column `{source.timestamp}` holds numbers, not times", hint)
-        return pd.to_datetime(column, unit=source.time_unit, utc=True).dt.as_unit("us"), 0
-    if types.is_datetime64_any_dtype(column):
-        naive = getattr(column.dt, "tz", None) is None
-        return pd.to_datetime(column, utc=True).dt.as_unit("us"), len(column) if naive else 0
-    return _parsed_times(source.timestamp, column.astype(str))
+        row = pd.Series(np.arange(len(table))).groupby(endpoints).cumcount()
+        moments = (row * source.step_s * 1e6).astype("int64").to_numpy()
+    else:
+        moments = read_times(table.column(source.timestamp), source.timestamp, clock, endpoints, numbers)
+    return pd.Series(pd.to_datetime(moments, unit="us", utc=True)).dt.as_unit("us")
 
 
-def _parsed_times(name: str, texts: pd.Series[str]) -> tuple[pd.Series[pd.Timestamp], int]:
-    times = pd.to_datetime(texts, utc=True, format="ISO8601", errors="coerce")
-    if times.isna().any():
-        row = _first(times.isna())
-        raise DataError(f"column `{name}` holds `{texts[row]}` in row {row}, not a time", "write times as ISO 8601")
-    return times.dt.as_unit("us"), int((~texts.str.contains(ZONE)).sum())
-
-
-def _endpoints(source: DataSource, table: pd.DataFrame) -> pd.Series[str]:
+def _endpoints(source: DataSource, table: pa.Table) -> NDArray[Any]:
     if source.endpoint is None:
-        return pd.Series("", index=table.index, dtype=object)
-    return table[source.endpoint].astype(object).where(table[source.endpoint].notna(), "").map(str)
+        return np.full(len(table), "", dtype=object)
+    return read_endpoints(table.column(source.endpoint), source.endpoint)
 
 
-def _numbers(column: pd.Series[Any], name: str) -> pd.Series[float]:
-    """`column` as float64; raises `DataError` naming the first value that is no finite number."""
-    numbers = pd.to_numeric(column, errors="coerce") if not types.is_numeric_dtype(column) else column
-    text = numbers.isna() & column.notna()
-    if text.any() or not types.is_numeric_dtype(numbers):
-        row = _first(text)
-        raise DataError(f"column `{name}` holds `{column[row]}` in row {row}, not a number", "choose a numeric column")
-    values = numbers.astype("float64")
-    infinite = pd.Series(np.isinf(values.to_numpy()), index=values.index)
-    if infinite.any():
-        raise DataError(f"column `{name}` is infinite in row {_first(infinite)}", "write a missing value as NaN")
-    return values
-
-
-def _add_label(source: DataSource, table: pd.DataFrame, data: pd.DataFrame) -> int:
+def _add_label(source: DataSource, table: pa.Table, data: pd.DataFrame, numbers: NDArray[np.int64]) -> int:
     """Adds `label` where the source has one; returns how many were empty."""
     if source.label is None:
         return 0
-    labels = _numbers(table[source.label], source.label)
-    wrong = ~labels.isin((0, 1)) & labels.notna()
+    column = plain(table.column(source.label), source.label)
+    if types.is_string(column.type):  # `True` and `False` are a label, as they are of type boolean
+        words = pc.replace_substring_regex(column, r"(?i)^\s*true\s*$", "1")
+        column = pc.replace_substring_regex(words, r"(?i)^\s*false\s*$", "0")
+    labels = read_numbers(column, source.label, numbers)
+    wrong = (labels != 0) & (labels != 1) & ~np.isnan(labels)
     if wrong.any():
-        row = _first(wrong)
-        raise DataError(f"label `{source.label}` is {labels[row]:g} in row {row}", "a label is 0 or 1")
-    data["label"] = labels.fillna(0).astype("int8")
-    return int(labels.isna().sum())
+        place = int(wrong.argmax())
+        raise DataError(f"label `{source.label}` is {labels[place]:g} in row {numbers[place]}", "a label is 0 or 1")
+    data["label"] = np.nan_to_num(labels).astype("int8")
+    return int(np.isnan(labels).sum())
 
 
 def _require_values(source: DataSource, values: pd.Series[float], metric: str, varying: bool) -> None:
@@ -238,14 +244,17 @@ def _in_order(data: pd.DataFrame) -> tuple[pd.DataFrame, int, int]:
 
 def _tell(source: DataSource, counts: FrameCounts) -> None:
     """One warning for each thing that was put right."""
-    if counts.zoneless:
-        logger.warning("data `%s`: %d times without a zone, read as UTC", source.name, counts.zoneless)
-    if counts.unsorted:
-        logger.warning("data `%s`: %d rows out of order, sorted", source.name, counts.unsorted)
-    if counts.duplicates:
-        logger.warning("data `%s`: %d rows repeat an earlier time, left out", source.name, counts.duplicates)
-
-
-def _first(mask: pd.Series[Any]) -> int:
-    """The number of the first row where `mask` holds."""
-    return int(mask.index[int(mask.to_numpy().argmax())])
+    told = {
+        f"{counts.zoneless} times without a zone, read as UTC": 0 if source.time_zone else counts.zoneless,
+        f"{counts.skipped_hour} times that `{source.time_zone}` leaves out, read as if that hour were there": (
+            counts.skipped_hour
+        ),
+        f"{counts.doubled_hour} times that `{source.time_zone}` has twice, read as the first until times go back": (
+            counts.doubled_hour
+        ),
+        f"{counts.unsorted} rows out of order, sorted": counts.unsorted,
+        f"{counts.duplicates} rows repeat an earlier time, left out": counts.duplicates,
+    }
+    for words, count in told.items():
+        if count:
+            logger.warning("data `%s`: %s", source.name, words)

@@ -39,13 +39,15 @@ class Objective:
     """What is trained and what is watched.
 
     `monitor` names the value of `validate` whose lowest epoch is the best one; `TrainOptions.monitor` overrules it.
-    `rows` are the training rows of each epoch where they are not all of them, as `ClickLoss.rows` has them.
+    `rows` are the training rows of each epoch where they are not all of them, as `ClickLoss.rows` has them. With
+    `initial` the model may be left as it began, where no epoch is better: right for one that begins as a baseline.
     """
 
     loss: Loss
     validate: Validate
     monitor: str = "val_loss"
     rows: EpochRows | None = None
+    initial: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,14 @@ def fit(
     groups: Iterable[dict[str, Any]] | None = None,
     reporting: Reporting | None = None,
     resume: bool = False,
+    follow: FitResult | None = None,
 ) -> FitResult:
-    """Trains `model` in place on the rows of `training` and leaves it at its best epoch, the initial model included.
+    """Trains `model` in place on the rows of `training` and leaves it at its best epoch; see `Objective.initial`.
 
     Writes `checkpoints/` (`epoch_010.pth` every `checkpoint_every` epochs, `best.pth`, `last.pth`), `log.csv` and
     `tensorboard/` under `folder`. `groups` are the optimizer's parameter groups where they differ in rate or decay.
+    With `follow` nothing is validated: it trains for as long as that training found best, at the same rates, and averages
+    where that was better; `history` is that training's.
     With `resume` it goes on from `last.pth` to the same result, bit for bit, as an unbroken run on the same machine.
 
     Raises `CheckpointError` when there is nothing sound to resume, `ConfigError` when a monitored metric is not measured,
@@ -110,7 +115,7 @@ def fit(
     written.
     """
     with _torch_settings(options.threads):
-        loop = _Loop(model, training, objective, options, folder, seed=seed, groups=groups)
+        loop = _Loop(model, training, objective, options, folder, seed=seed, groups=groups, follow=follow)
         if resume:
             loop.restore()
         else:
@@ -143,6 +148,10 @@ def _torch_settings(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_OWN = ("epoch", "train_loss", "learning_rate", "seconds")
+"""What the loop writes into an epoch's row beside the metrics of `validate`."""
+
+
 class _Loop:
     """The model, its optimizer and the state of a run."""
 
@@ -156,7 +165,12 @@ class _Loop:
         *,
         seed: int,
         groups: Iterable[dict[str, Any]] | None,
+        follow: FitResult | None,
     ) -> None:
+        self.follow = follow
+        self.epochs = options.epochs
+        if follow:
+            self.epochs = len(follow.history) if follow.averaged else follow.best_epoch
         self.model, self.training, self.objective, self.options = model, training, objective, options
         self.seed = seed
         self.checkpoints = folder / "checkpoints"
@@ -171,16 +185,17 @@ class _Loop:
         self.stepper = Stepper(model, self.optimizer, objective.loss, options)
 
     def begin(self) -> None:
-        """Seeds torch and makes the initial model the first candidate for the best one."""
+        """Seeds torch and makes the initial model, where it may stay, the first candidate for the best one."""
         torch.manual_seed(self.seed)
-        self.state.best_value = self._watched(self._validate())
+        if self.objective.initial and not self.follow:
+            self.state.best_value = self._watched(self._validate())
         self._save("best")
 
     def run(self, log: RunLog, interrupt: Interrupt, reporting: Reporting) -> None:
         """Trains until the last epoch, early stopping, or Ctrl-C."""
-        with _progress_line(reporting, self.options.epochs) as line:
+        with _progress_line(reporting, self.epochs) as line:
             line.advance(self.state.epoch)
-            while self.state.epoch < self.options.epochs and not self._exhausted():
+            while self.state.epoch < self.epochs and not self._exhausted():
                 train_loss = self._train_epoch(interrupt, line)
                 row = self._close_epoch(train_loss)
                 log.add(row)
@@ -204,7 +219,7 @@ class _Loop:
         order = self.drawn.order(self.seed, self.state.epoch)[: self.rows]
         batches = shuffled(self.training, self.options.batch_size, order)
         refresh_batch_norm(self.model, self.objective.loss, batches)
-        value = self._watched(self._validate())
+        value = self.follow.best_value if self.follow else self._watched(self._validate())
         if value >= self.state.best_value:
             return False
         self.state.best_value = value
@@ -299,6 +314,9 @@ class _Loop:
         return -sum(weight * measured[name] for name, weight in weights.items())
 
     def _validate(self) -> dict[str, float]:
+        if self.follow:
+            row = self.follow.history[self.state.epoch]
+            return {name: value for name, value in row.items() if name not in _OWN}
         self.model.eval()
         with torch.no_grad():
             return dict(self.objective.validate(self.model))

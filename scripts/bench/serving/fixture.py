@@ -112,6 +112,7 @@ def publish(registry: Registry, name: str, exported: Export) -> None:
         signature=Signature(
             inputs=[Tensor(name="ids", dtype="INT64", shape=[-1, FIELDS])],
             outputs=[Tensor(name="probability", dtype="FP32", shape=[-1, 1], scale=1.0)],
+            batchable=True,
         ),
         metrics={"max_diff": difference},
         gates=[gate],

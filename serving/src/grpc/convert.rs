@@ -11,14 +11,15 @@ use super::proto::model_config::SchedulingChoice;
 use super::proto::model_infer_response::InferOutputTensor;
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::{
-    InferParameter, InferTensorContents, ModelConfig, ModelDynamicBatching, ModelInferRequest, ModelInferResponse,
-    ModelInput, ModelOutput,
+    InferBatchStatistics, InferParameter, InferStatistics, InferTensorContents, ModelConfig, ModelDynamicBatching,
+    ModelInferRequest, ModelInferResponse, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
 };
 use crate::error::{Error, Result};
 use crate::http::models::PLATFORM;
 use crate::infer::Answer;
 use crate::model::served::Model;
 use crate::model::signature::{NamedTensor, Port};
+use crate::model::statistics::Span;
 use crate::model::tensor::{Data, DataType, Tensor};
 
 /// The inputs, the outputs asked for (`None` for all) and the id of a request.
@@ -185,4 +186,36 @@ fn data_type(datatype: DataType) -> i32 {
         other => format!("TYPE_{}", other.name()),
     };
     super::proto::DataType::from_str_name(&name).map_or(0, |number| number as i32)
+}
+
+/// What `model` has done, in the words of the statistics extension.
+#[must_use]
+pub fn statistics(model: &Model) -> ModelStatistics {
+    let duration = |span: Span| Some(StatisticDuration { count: span.count, ns: span.ns });
+    let figures = model.statistics.figures();
+    let requests = figures.requests;
+    let batches = figures.batches.iter().map(|(rows, computed)| InferBatchStatistics {
+        batch_size: *rows,
+        compute_input: duration(computed.compute_input),
+        compute_infer: duration(computed.compute_infer),
+        compute_output: duration(computed.compute_output),
+    });
+    ModelStatistics {
+        name: model.name.clone(),
+        version: model.version_text.clone(),
+        last_inference: figures.last_inference,
+        inference_count: figures.inferences,
+        execution_count: figures.executions,
+        inference_stats: Some(InferStatistics {
+            success: duration(figures.success),
+            fail: duration(figures.fail),
+            queue: duration(figures.queue),
+            compute_input: duration(requests.compute_input),
+            compute_infer: duration(requests.compute_infer),
+            compute_output: duration(requests.compute_output),
+            cache_hit: duration(Span::default()),
+            cache_miss: duration(Span::default()),
+        }),
+        batch_stats: batches.collect(),
+    }
 }

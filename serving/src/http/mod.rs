@@ -8,6 +8,7 @@ pub mod openapi;
 pub mod repository;
 pub mod request;
 pub mod respond;
+pub mod statistics;
 
 use std::sync::Arc;
 
@@ -22,13 +23,16 @@ use crate::infer::App;
 /// All routes over `state`, to be asked with or without a socket.
 pub fn app(state: Arc<App>) -> Router {
     let models = Router::new()
+        .route("/stats", get(statistics::all))
         .route("/{name}", get(models::metadata))
         .route("/{name}/ready", get(models::ready))
         .route("/{name}/config", get(models::config))
+        .route("/{name}/stats", get(statistics::model))
         .route("/{name}/infer", post(infer::plain))
         .route("/{name}/versions/{version}", get(models::metadata))
         .route("/{name}/versions/{version}/ready", get(models::ready))
         .route("/{name}/versions/{version}/config", get(models::config))
+        .route("/{name}/versions/{version}/stats", get(statistics::model))
         .route("/{name}/versions/{version}/infer", post(infer::versioned));
     Router::new()
         .nest("/v2/models", models)

@@ -15,7 +15,8 @@ use crate::model::served::Model;
 use crate::model::signature::Port;
 
 /// The extensions of the protocol that are served.
-pub const EXTENSIONS: &[&str] = &["binary_tensor_data", "model_configuration", "model_repository", "parameters"];
+pub const EXTENSIONS: &[&str] =
+    &["binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics"];
 /// The platform of every model, in the protocol's words.
 pub const PLATFORM: &str = "onnxruntime_onnx";
 

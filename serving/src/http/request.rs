@@ -187,7 +187,7 @@ pub fn read(body: &Bytes, header: Option<usize>) -> Result<Request<'_>> {
         Error::Invalid(format!("`Inference-Header-Content-Length` is {length}, but the body has {} bytes", body.len()))
     })?;
     let parsed: Body<'_> = serde_json::from_slice(json)
-        .map_err(|cause| Error::Invalid(format!("the body is no inference request: {cause}")))?;
+        .map_err(|cause| Error::Invalid(format!("the body is no inference request: {cause}{}", advice(json))))?;
     let mut inputs = Vec::with_capacity(parsed.inputs.len());
     for input in parsed.inputs {
         inputs.push(tensor(input, &mut binary)?);
@@ -206,6 +206,16 @@ pub fn read(body: &Bytes, header: Option<usize>) -> Result<Request<'_>> {
         binary: parameters.binary_data_output.unwrap_or(false),
         timeout: parameters.timeout.filter(|timeout| *timeout > 0),
     })
+}
+
+/// What to do about numbers that some clients write although JSON has no words for them.
+fn advice(json: &[u8]) -> &'static str {
+    let holds = |word: &[u8]| json.windows(word.len()).any(|part| part == word);
+    if holds(b"NaN") || holds(b"Infinity") {
+        ": JSON has no `NaN` and no `Infinity`: send `null` for NaN, or binary tensors"
+    } else {
+        ""
+    }
 }
 
 fn tensor<'a>(input: Input<'a>, binary: &mut &[u8]) -> Result<NamedTensor<'a>> {

@@ -63,6 +63,8 @@ pub struct Catalog {
     pub(super) refreshing: Mutex<HashSet<String>>,
     pub(super) required: Mutex<Option<HashSet<String>>>,
     pub(super) refused: Mutex<Option<Refusal>>,
+    /// Whether `registry.json` was ever there.
+    pub(super) founded: AtomicBool,
     pub(super) draining: AtomicBool,
     clock: AtomicU64,
 }
@@ -88,6 +90,7 @@ impl Catalog {
             refreshing: Mutex::default(),
             required: Mutex::default(),
             refused: Mutex::default(),
+            founded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             clock: AtomicU64::new(0),
         }
@@ -150,6 +153,16 @@ impl Catalog {
         let record = entry.record(name, &target)?;
         let loaded = self.loaded(&record);
         Ok(loaded.map_or(Found::Listed(record), Found::Loaded))
+    }
+
+    /// The loaded versions, those of model `name` or all, by name and version.
+    #[must_use]
+    pub fn resident(&self, name: Option<&str>) -> Vec<Arc<Model>> {
+        let resident = locked(&self.resident);
+        let asked = |model: &&Arc<Model>| name.is_none_or(|name| model.name == name);
+        let mut found: Vec<Arc<Model>> = resident.values().filter(asked).cloned().collect();
+        found.sort_unstable_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        found
     }
 
     pub(super) fn loaded(&self, record: &Record) -> Option<Arc<Model>> {
@@ -280,6 +293,7 @@ impl Entry {
     /// Why the plain name has no answer.
     fn absent(&self, name: &str) -> Error {
         let reason = match (&self.failure, &self.wanted) {
+            (_, Err(refusal)) if refusal.kind == Kind::NotFound => return explained(name, refusal),
             (Some(failure), _) => return Error::Unavailable(format!("model `{name}` cannot be served: {failure}")),
             (None, Err(refusal)) => return explained(name, refusal),
             (None, Ok(target)) => self.record(name, target),

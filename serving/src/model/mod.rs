@@ -8,5 +8,6 @@ pub mod refresh;
 pub mod served;
 pub mod session;
 pub mod signature;
+pub mod statistics;
 pub mod tensor;
 pub mod worker;

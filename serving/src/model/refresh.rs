@@ -44,7 +44,9 @@ impl Catalog {
 
     /// The folders in which a change matters.
     fn folders(&self) -> HashSet<PathBuf> {
-        let Some(root) = self.store.watchable() else { return HashSet::new() };
+        // what cannot be read is watched anew once it is back: it may be another folder of the same name
+        let readable = locked(&self.refused).is_none();
+        let Some(root) = self.store.watchable().filter(|_| readable) else { return HashSet::new() };
         let mut folders = HashSet::from([root.to_owned()]);
         for name in self.names().unwrap_or_default() {
             let model = root.join(&name);
@@ -67,6 +69,24 @@ impl Catalog {
         Ok(models.map(|entry| entry.name).collect())
     }
 
+    /// Looks at the registry and names its models; an error when it cannot be read, or when what was there is gone.
+    ///
+    /// Nothing that follows the format takes `registry.json` or the last model away: where they are missing, a disk was
+    /// unmounted, a folder moved or emptied by accident.
+    fn survey(&self) -> Read<Vec<String>> {
+        self.store.look()?;
+        let founded = index::open(&*self.store)?;
+        let names = self.names()?;
+        if !founded && self.founded.load(Ordering::Relaxed) {
+            return Err(Refusal::new(Verdict::Gone, "it was there and is gone: mount or restore the registry"));
+        }
+        if names.is_empty() && !self.snapshot().models.is_empty() {
+            return Err(Refusal::new(Verdict::Gone, "no model is left where there were some: mount or restore them"));
+        }
+        self.founded.fetch_or(founded, Ordering::Relaxed);
+        Ok(names)
+    }
+
     fn reader(&self) -> Reader<'_> {
         Reader { store: &*self.store, keys: self.keys.as_ref() }
     }
@@ -74,16 +94,22 @@ impl Catalog {
     /// Reads the whole registry again and brings every model up to it.
     pub fn refresh(&self) {
         let started = Instant::now();
-        let opened = self.store.look().and_then(|()| index::open(&*self.store)).and_then(|()| self.names());
-        let names = match opened {
-            Ok(names) => names,
+        let before = self.snapshot();
+        let read = self.survey().and_then(|names| {
+            let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
+            // a folder that vanished meanwhile was read as an empty one
+            if self.store.watchable().is_some() {
+                self.survey()?;
+            }
+            Ok((names, read))
+        });
+        let (names, read) = match read {
+            Ok(found) => found,
             Err(refusal) => {
                 self.refuse(refusal);
                 return self.publish_gauges();
             }
         };
-        let before = self.snapshot();
-        let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
         let mut failed = read.iter().filter_map(|(_, index)| index.as_ref().err());
         let unanswered = failed.find(|refusal| refusal.kind == Verdict::Unreachable).cloned();
         let known: HashSet<&String> = names.iter().collect();
@@ -141,6 +167,10 @@ impl Catalog {
                 Ok(index) => index,
                 Err(cause) => {
                     tracing::warn!(model = name, %cause, "the model cannot be listed, so it stays as it was");
+                    if cause.kind != Verdict::Unreachable {
+                        writer.get_or_insert_with(|| locked(&self.refreshing));
+                        settled.push((name.clone(), Some(self.unlisted(&name, cause))));
+                    }
                     continue;
                 }
             };
@@ -160,9 +190,24 @@ impl Catalog {
         self.replace(settled);
     }
 
+    /// Model `name` as it was, with the `cause` why it cannot be listed now.
+    fn unlisted(&self, name: &str, cause: Refusal) -> Entry {
+        let before = self.snapshot().models.get(name).cloned().unwrap_or_default();
+        let failure = Some(format!("it cannot be listed: {cause}"));
+        let wanted = if before.current.is_some() { before.wanted.clone() } else { Err(cause) };
+        Entry {
+            index: before.index.clone(),
+            wanted,
+            current: before.current.clone(),
+            failure,
+            aliases: before.aliases.clone(),
+            unloaded: before.unloaded,
+        }
+    }
+
     /// Brings model `name` up to the registry.
     fn refresh_model(&self, name: &str) -> Read<()> {
-        self.store.look()?;
+        self.survey()?;
         let before = self.snapshot();
         let before = before.models.get(name).map(|entry| &entry.index);
         self.settle(self.reader().models(&[name.to_owned()], |_| before));
@@ -191,7 +236,15 @@ impl Catalog {
         let kept = || before.current.clone().filter(alive);
         let target = match &entry.wanted {
             Ok(target) => target,
-            Err(refusal) if refusal.kind == Verdict::NotFound => return (None, None),
+            Err(refusal) if refusal.kind == Verdict::NotFound => {
+                let awaited = matches!(entry.index.aliases.get(index::PRODUCTION), Some(Ok(target)) if entry.index.awaits(target));
+                // an alias may be seen before the version that it names, as where a registry is being copied
+                return if awaited {
+                    (kept(), Some(format!("`{}` is not there yet: {refusal}", index::PRODUCTION)))
+                } else {
+                    (None, None)
+                };
+            }
             Err(refusal) => return (kept(), Some(refusal.to_string())),
         };
         let record = match entry.record(name, target) {
@@ -217,7 +270,9 @@ impl Catalog {
             |target: &Target| entry.record(name, target).ok().and_then(|record| self.loaded(&record)).is_some();
         let mut aliases = BTreeMap::new();
         for (alias, target) in &entry.index.aliases {
-            let old = before.aliases.get(alias).filter(|old| target.as_ref() != Ok(*old) && in_use(old));
+            let awaited = target.as_ref().is_ok_and(|target| entry.index.awaits(target));
+            let old = before.aliases.get(alias).filter(|old| target.as_ref() != Ok(*old));
+            let old = old.filter(|old| if awaited { !entry.index.awaits(old) } else { in_use(old) });
             match (target, old) {
                 (Ok(target), None) => drop(aliases.insert(alias.clone(), target.clone())),
                 (Err(_), None) => {}

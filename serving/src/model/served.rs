@@ -1,5 +1,6 @@
 //! A loaded version: its sessions on their threads, and the one way to ask it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use super::queue::{Answer, Job, Limits, Queue};
 use super::session::{Graph, Runtime};
 use super::signature::{Port, Signature};
+use super::statistics::Statistics;
 use super::tensor::{Data, Tensor, volume};
 use super::worker::{Dispatch, Worker};
 use crate::error::{Error, Result};
@@ -30,6 +32,8 @@ pub struct Factory {
     pub threads: usize,
     /// The limits of its queue.
     pub limits: Limits,
+    /// Models whose rows the operator says may, or may not, share a run, whatever their versions say.
+    pub batching: HashMap<String, bool>,
     /// The way of the answers.
     pub dispatch: Dispatch,
     /// The server's metrics.
@@ -56,6 +60,8 @@ pub struct Model {
     pub size: u64,
     /// What it counts.
     pub metrics: ModelMetrics,
+    /// What it counts for its own answer.
+    pub statistics: Arc<Statistics>,
     queue: Arc<Queue>,
     used: AtomicU64,
     /// Its threads may open its files at any time.
@@ -72,7 +78,10 @@ impl Model {
             None => graph.signature()?,
         };
         let by_row = warm(&mut graph, &signature)?;
-        let batchable = by_row && !verified.batch_dependent && factory.limits.rows > 1;
+        // what shares a run without a proof could answer one client with another one's rows in mind
+        let proven = record.metadata.signature.as_ref().is_some_and(|signature| signature.batchable);
+        let wanted = factory.batching.get(&record.name).copied().unwrap_or(proven && !verified.batch_dependent);
+        let batchable = by_row && wanted && factory.limits.rows > 1;
         let queue = Arc::new(Queue::new(&record.name, Limits { batchable, ..factory.limits }, factory.threads));
         let metrics = factory.metrics.model(&record.name);
         let model = Self {
@@ -85,6 +94,7 @@ impl Model {
             batch_rows: factory.limits.rows,
             size: verified.size,
             metrics,
+            statistics: Arc::default(),
             queue,
             used: AtomicU64::new(0),
             _hold: verified.hold,
@@ -98,12 +108,15 @@ impl Model {
         let mut first = Some(graph);
         for index in 0..factory.threads {
             let (queue, dispatch, metrics) = (Arc::clone(&self.queue), factory.dispatch.clone(), self.metrics.clone());
+            let statistics = Arc::clone(&self.statistics);
             let (graph, runtime, path, signature) =
                 (first.take(), factory.runtime.clone(), onnx.to_owned(), self.signature.clone());
             let body = move || {
                 let graph = graph.map_or_else(|| helper(&runtime, &path, &signature), Ok);
                 match graph {
-                    Ok(graph) => Worker { index, graph, queue, dispatch, metrics, buffers: Vec::new() }.run(),
+                    Ok(graph) => {
+                        Worker { index, graph, queue, dispatch, metrics, statistics, buffers: Vec::new() }.run()
+                    }
                     Err(cause) => tracing::warn!(%cause, path = %path.display(), "a further session cannot be built"),
                 }
             };

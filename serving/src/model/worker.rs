@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::queue::{Answer, Job, Queue};
 use super::session::{Graph, Output};
-use super::tensor::Data;
+use super::statistics::{Stages, Statistics};
+use super::tensor::{Data, Tensor};
 use crate::error::{Error, Result};
 use crate::metrics::ModelMetrics;
 
@@ -60,6 +61,8 @@ pub struct Worker {
     pub dispatch: Dispatch,
     /// What it counts.
     pub metrics: ModelMetrics,
+    /// What it counts for the version's own answer.
+    pub statistics: Arc<Statistics>,
     /// Memory for the inputs of a batch, kept between batches.
     pub buffers: Vec<Data>,
 }
@@ -89,10 +92,16 @@ impl Worker {
         }
         let together = if live.len() > 1 { self.guarded(|worker| worker.together(&live)).ok() } else { None };
         match together {
-            Some(answers) => replies.extend(live.into_iter().map(|job| job.reply).zip(answers.into_iter().map(Ok))),
+            Some((answers, stages)) => {
+                self.statistics.ran(&live, started, stages);
+                replies.extend(live.into_iter().map(|job| job.reply).zip(answers.into_iter().map(Ok)));
+            }
             // alone, or after a batch that failed: one bad request must not fail its neighbours
             None => replies.extend(live.into_iter().map(|job| {
-                let answer = self.guarded(|worker| worker.alone(&job));
+                let answer = self.guarded(|worker| worker.alone(&job)).map(|(answer, stages)| {
+                    self.statistics.ran(std::slice::from_ref(&job), started, stages);
+                    answer
+                });
                 (job.reply, answer)
             })),
         }
@@ -104,26 +113,57 @@ impl Worker {
         catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|_| Err(Error::Internal("a run panicked".into())))
     }
 
-    fn alone(&mut self, job: &Job) -> Answer {
+    fn alone(&mut self, job: &Job) -> Result<(Vec<Tensor>, Stages)> {
+        let mut clock = Clock::start();
         let inputs: Vec<(&[i64], &Data)> =
             job.inputs.iter().map(|input| (input.shape.as_slice(), &input.data)).collect();
-        self.graph
-            .run(&inputs, |outputs| job.outputs.iter().map(|position| output(outputs, *position)?.whole()).collect())
+        clock.gathered = Instant::now();
+        let answer = self.graph.run(&inputs, |outputs| {
+            clock.computed = Instant::now();
+            job.outputs.iter().map(|position| output(outputs, *position)?.whole()).collect()
+        })?;
+        Ok((answer, clock.stop()))
     }
 
     /// Runs several jobs as one batch; the answers stand in their order.
-    fn together(&mut self, jobs: &[Job]) -> Result<Vec<Vec<super::tensor::Tensor>>> {
+    fn together(&mut self, jobs: &[Job]) -> Result<(Vec<Vec<Tensor>>, Stages)> {
+        let mut clock = Clock::start();
         let shapes = gather(jobs, &mut self.buffers)?;
         let total = jobs.iter().map(|job| job.rows).sum::<usize>();
         let inputs: Vec<(&[i64], &Data)> = shapes.iter().map(Vec::as_slice).zip(&self.buffers).collect();
-        self.graph.run(&inputs, |outputs| {
+        clock.gathered = Instant::now();
+        let answers = self.graph.run(&inputs, |outputs| {
+            clock.computed = Instant::now();
             for output in outputs {
                 if output.shape()?.first().copied() != i64::try_from(total).ok() {
                     return Err(Error::Internal("the model does not answer row by row".into()));
                 }
             }
             scatter(jobs, outputs)
-        })
+        })?;
+        Ok((answers, clock.stop()))
+    }
+}
+
+/// When the stages of a run ended.
+struct Clock {
+    begun: Instant,
+    gathered: Instant,
+    computed: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let begun = Instant::now();
+        Self { begun, gathered: begun, computed: begun }
+    }
+
+    fn stop(self) -> Stages {
+        Stages {
+            input: self.gathered - self.begun,
+            infer: self.computed - self.gathered,
+            output: self.computed.elapsed(),
+        }
     }
 }
 
@@ -153,7 +193,7 @@ fn gather(jobs: &[Job], buffers: &mut Vec<Data>) -> Result<Vec<Vec<i64>>> {
 }
 
 /// Gives each job its own rows of the outputs that it asked for.
-fn scatter(jobs: &[Job], outputs: &[Output<'_>]) -> Result<Vec<Vec<super::tensor::Tensor>>> {
+fn scatter(jobs: &[Job], outputs: &[Output<'_>]) -> Result<Vec<Vec<Tensor>>> {
     let mut start = 0;
     jobs.iter()
         .map(|job| {

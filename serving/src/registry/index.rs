@@ -62,10 +62,10 @@ pub struct Index {
     pub linked: bool,
 }
 
-/// Refuses a registry of a newer format, or of none, before anything in it is believed.
-pub fn open(store: &dyn Store) -> Read<()> {
+/// Refuses a registry of a newer format, or of none, before anything in it is believed; whether it names its format.
+pub fn open(store: &dyn Store) -> Read<bool> {
     if store.kind("registry.json")?.is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let document = strict::parse(&store.read("registry.json", DOCUMENT_LIMIT)?)?;
     match document.get("format") {
@@ -73,7 +73,7 @@ pub fn open(store: &dyn Store) -> Read<()> {
             Kind::NewerFormat,
             format!("the registry's format {found} is newer than {FORMAT}: update the server"),
         )),
-        Some(Json::Integer(FORMAT)) => Ok(()),
+        Some(Json::Integer(FORMAT)) => Ok(true),
         _ => Err(Refusal::new(Kind::BadRegistry, "`registry.json` names no format")),
     }
 }
@@ -199,11 +199,14 @@ impl Reader<'_> {
     ///
     /// The outer error is that of a store that gave no answer.
     fn alias(&self, folder: &str, deleted: &HashSet<String>) -> Read<Read<Option<Target>>> {
-        let listed = self.store.list(folder)?.into_iter();
-        let mut entries: Vec<(u64, String)> =
-            listed.filter_map(|entry| Some((names::entry_number(&entry.name)?, entry.name))).collect();
-        entries.sort_unstable_by(|a, b| b.cmp(a));
-        for (number, file) in entries {
+        let listed = match self.store.list(folder) {
+            Err(refusal) if refusal.kind == Kind::Unreadable => {
+                let detail = format!("its entries cannot be listed: {}", refusal.detail);
+                return Ok(Err(Refusal::new(Kind::BadAliasEntry, detail)));
+            }
+            listed => listed?,
+        };
+        for (number, file) in names::entries(listed.into_iter().map(|entry| entry.name)).into_iter().rev() {
             let read = self.store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT);
             if let Err(refusal) = &read
                 && refusal.kind == Kind::Unreachable
@@ -262,6 +265,12 @@ impl Index {
                 "no release of it passed its gates: promote a version, or ask for one by number",
             )
         })
+    }
+
+    /// Whether the version that `target` names has not come yet: it is not here, and no tombstone has hidden the entry.
+    #[must_use]
+    pub fn awaits(&self, target: &Target) -> bool {
+        !self.versions.contains_key(&target.version)
     }
 
     fn missing(&self, wanted: &str) -> Refusal {

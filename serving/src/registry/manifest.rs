@@ -45,6 +45,8 @@ pub struct Ports {
     pub inputs: Vec<PortEntry>,
     /// Outputs.
     pub outputs: Vec<PortEntry>,
+    /// Whether the rows of a batch are proven not to depend on one another.
+    pub batchable: bool,
 }
 
 /// One input or output.
@@ -197,7 +199,11 @@ fn time<'a>(object: &'a Object, name: &str) -> Checked<&'a str> {
 }
 
 fn signature(signature: &Object) -> Checked<Ports> {
-    Ok(Ports { inputs: objects(signature, "inputs", port)?, outputs: objects(signature, "outputs", port)? })
+    Ok(Ports {
+        inputs: objects(signature, "inputs", port)?,
+        outputs: objects(signature, "outputs", port)?,
+        batchable: nullable(signature, "batchable", boolean)?.unwrap_or(false),
+    })
 }
 
 fn port(port: &Object) -> Checked<PortEntry> {

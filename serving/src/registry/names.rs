@@ -63,6 +63,21 @@ pub fn entry_number(name: &str) -> Option<u64> {
     (legal && number > 0).then_some(number)
 }
 
+/// How far the number of an alias entry may lie above the one before it; the format's guard against a number that no
+/// writer could follow.
+const FURTHEST: u64 = 1_000_000;
+
+/// The files `listed` that are entries of an alias with their numbers, ascending; none from a leap of the numbers on.
+#[must_use]
+pub fn entries(listed: impl Iterator<Item = String>) -> Vec<(u64, String)> {
+    let mut entries: Vec<(u64, String)> = listed.filter_map(|name| Some((entry_number(&name)?, name))).collect();
+    entries.sort_unstable();
+    let mut before = 0;
+    let leap = entries.iter().position(|(number, _)| number - std::mem::replace(&mut before, *number) > FURTHEST);
+    entries.truncate(leap.unwrap_or(entries.len()));
+    entries
+}
+
 /// What a reference asks for within its model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {

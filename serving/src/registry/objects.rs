@@ -215,7 +215,7 @@ impl Objects {
             confirm(file, &facts).map(|()| facts)
         });
         facts.map_err(|refusal| match refusal.kind {
-            Verdict::Storage => self.in_cache(&io::Error::other(refusal.detail)),
+            Verdict::Unreadable => self.in_cache(&io::Error::other(refusal.detail)),
             Verdict::Digest => {
                 locked(&self.damaged).insert(path.to_owned(), (tag, refusal.clone()));
                 refusal
@@ -229,7 +229,7 @@ impl Objects {
         let detail = format!(
             "the read cache `{root}` failed ({cause}): make room there, or set `OCAD_CACHE` to a folder that can be written"
         );
-        Refusal::new(Verdict::Storage, detail)
+        Refusal::new(Verdict::Unreadable, detail)
     }
 }
 

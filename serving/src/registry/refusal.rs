@@ -47,8 +47,10 @@ pub enum Kind {
     NotFound,
     /// The text is no reference.
     InvalidName,
-    /// The storage failed; no verdict of the format.
-    Storage,
+    /// The file system refuses it or fails, which says nothing about anything else.
+    Unreadable,
+    /// The whole registry was there and is gone; no verdict of the format.
+    Gone,
     /// An object store gave no answer, which says nothing about what lies there; no verdict of the format.
     Unreachable,
 }
@@ -79,7 +81,8 @@ impl Kind {
             Self::BadSignature => "bad-signature",
             Self::NotFound => "not-found",
             Self::InvalidName => "invalid-name",
-            Self::Storage => "storage",
+            Self::Unreadable => "unreadable",
+            Self::Gone => "gone",
             Self::Unreachable => "unreachable",
         }
     }
@@ -113,6 +116,6 @@ impl fmt::Display for Refusal {
 
 impl From<std::io::Error> for Refusal {
     fn from(cause: std::io::Error) -> Self {
-        Self::new(Kind::Storage, cause.to_string())
+        Self::new(Kind::Unreadable, cause.to_string())
     }
 }

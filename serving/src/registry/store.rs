@@ -181,6 +181,14 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 impl Store for Folder {
+    fn look(&self) -> Read<()> {
+        match fs::metadata(&self.0) {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(Refusal::new(Verdict::Gone, "its root is no folder any more: mount or restore it")),
+            Err(cause) => Err(Refusal::new(Verdict::Gone, format!("its root cannot be reached ({cause})"))),
+        }
+    }
+
     fn list(&self, folder: &str) -> Read<Vec<Listed>> {
         if !folder.is_empty() && self.kind(folder)? != Some(Kind::Folder) {
             return Ok(Vec::new());

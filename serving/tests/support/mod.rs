@@ -158,11 +158,21 @@ pub struct Draft<'a> {
     pub passed: bool,
     pub task: &'a str,
     pub with_graph: bool,
+    pub batchable: bool,
 }
 
 impl<'a> Draft<'a> {
     fn of(inputs: Vec<Port<'a>>, outputs: Vec<Port<'a>>, nodes: Vec<onnx::Node>) -> Self {
-        Self { inputs, outputs, nodes, initializers: Vec::new(), passed: true, task: "ctr", with_graph: true }
+        Self {
+            inputs,
+            outputs,
+            nodes,
+            initializers: Vec::new(),
+            passed: true,
+            task: "ctr",
+            with_graph: true,
+            batchable: true,
+        }
     }
 
     /// y = factor · x, over rows of three.
@@ -243,7 +253,7 @@ impl Registry {
         let metadata = json!({
             "format": 1, "name": name, "version": version, "created_at": "2026-01-01T00:00:00.000000Z",
             "plugin": {"name": "test", "version": "1", "package": "test"}, "task": draft.task,
-            "signature": {"inputs": ports(&draft.inputs), "outputs": ports(&draft.outputs)},
+            "signature": {"inputs": ports(&draft.inputs), "outputs": ports(&draft.outputs), "batchable": draft.batchable},
             "files": files, "metrics": {"auc": 0.7}, "passed": draft.passed,
             "gates": [{"name": "auc", "metric": "auc", "op": ">", "threshold": 0.5, "observed": 0.7, "passed": draft.passed}],
             "parity": {"reference": "torch", "samples": 1, "max_scaled_diff": 0.0, "tolerance": 1e-5, "passed": true},

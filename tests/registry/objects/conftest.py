@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.conftest import lacking
+from tests.needs import lacking
 from tests.registry.objects.faults import FaultyProxy
 from tests.registry.objects.servers import KEY, SCRIPT, SECRET, moto, s3proxy
 from tests.registry.writers import artifacts, draft

@@ -43,7 +43,7 @@ def moto() -> Iterator[str]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        server.communicate("", timeout=20)
+        server.communicate("", timeout=600)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _script(action: str, folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -123,7 +123,7 @@ def test_a_killed_copier_leaves_nothing_in_sight(moto_url: str, local: Registry)
             copier.wait(timeout=delay)
         except subprocess.TimeoutExpired:
             copier.send_signal(signal.SIGKILL)
-            copier.wait(timeout=20)
+            copier.wait(timeout=600)
         assert [finding for finding in bucket.verify() if finding.severity == "error"] == []
         assert [entry.broken for entry in bucket.list() if entry.broken] == []
     local.copy("m@1.0.0", bucket)
@@ -139,7 +139,7 @@ def test_copiers_of_two_different_versions_of_one_number(
         subprocess.Popen([sys.executable, "-c", COPY, source, moto_url], stderr=subprocess.DEVNULL)
         for source in sources
     ]
-    codes = [copier.wait(timeout=60) for copier in copiers]
+    codes = [copier.wait(timeout=600) for copier in copiers]
     assert sorted(codes) == [0, 0, 0, 1, 1, 1], "the copiers of one version, and of none other, succeed"
     winner = Registry(sources[codes.index(0)]).resolve("m@1.0.0")
     assert codes == [int(source != sources[codes.index(0)]) for source in sources]

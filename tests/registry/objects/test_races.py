@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def race(*arguments: str) -> list[str]:
     """The lines that the processes printed."""
     command = [sys.executable, "-m", "tests.registry.objects.writers", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     return done.stdout.split("\n")[:-1]
 
 
@@ -95,7 +95,7 @@ def test_a_publisher_killed_at_any_request_leaves_nothing_half_visible(
         assert all(registry.verify(entry.ref) == [] for entry in living)
         visible = len(living)
     victims.stdin.close()
-    victims.wait(timeout=20)
+    victims.wait(timeout=600)
     victims.stdout.close()
     assert step > 8, "a publish has more requests than that"
     assert {finding.kind for finding in registry.verify()} <= {"incomplete"}
@@ -106,7 +106,7 @@ def kill_at(proxy: FaultyProxy, number: int, moment: str, victims: subprocess.Po
     process: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def kill() -> None:
-        os.kill(process.get(timeout=60), signal.SIGKILL)
+        os.kill(process.get(timeout=600), signal.SIGKILL)
 
     def fault(request: Request) -> Fault | None:
         if request.number != number:

@@ -12,7 +12,16 @@ from ocad.detection.alerts.settings import AlertSettings, load_settings
 from ocad.detection.alerts.sinks import make_sinks
 from ocad.detection.alerts.store import AlertStore, StoreError
 
-__all__ = ["AlertManager", "AlertSettings", "AlertStore", "StoreError", "alerts_folder", "load_settings", "open_alerts"]
+__all__ = [
+    "AlertManager",
+    "AlertSettings",
+    "AlertStore",
+    "StoreError",
+    "alerts_folder",
+    "load_settings",
+    "open_alerts",
+    "project_settings",
+]
 
 CONFIG_FILE = Path("configs") / "detection" / "alerts.yaml"
 
@@ -20,6 +29,12 @@ CONFIG_FILE = Path("configs") / "detection" / "alerts.yaml"
 def alerts_folder(path: str | Path | None = None) -> Path:
     """`path`, else `OCAD_ALERTS`, else `./alerts`: the folder of `alerts.db`."""
     return Path(path or os.environ.get("OCAD_ALERTS") or "alerts")
+
+
+def project_settings(config_file: str | Path | None = None) -> AlertSettings:
+    """The settings in `config_file`, else in the project's `configs/detection/alerts.yaml`, else the defaults."""
+    file = Path(config_file) if config_file else _project_file()
+    return load_settings(file, expand=config_file is not None)
 
 
 def open_alerts(
@@ -31,11 +46,11 @@ def open_alerts(
 ) -> AlertManager:
     """The manager of the alerts in the folder `path` with the settings of `config_file`, its couriers at work.
 
-    Without `config_file` the project's `configs/detection/alerts.yaml` is read, and where that is absent the defaults
-    hold (console only). `raised` is told of every alert that begins to fire: pass
+    Without `config_file` the project's `configs/detection/alerts.yaml` is read, whose `${NAME}` are refused, and where that
+    is absent the defaults hold (console only). `raised` is told of every alert that begins to fire: pass
     `lambda alert: host.fire("ocad_alert_raised", alert=alert)`. Raises `ConfigError` and `StoreError`.
     """
-    settings = load_settings(Path(config_file) if config_file else _project_file())
+    settings = project_settings(config_file)
     folder = alerts_folder(path)
     return AlertManager(settings, AlertStore(folder), make_sinks(settings, folder), raised=raised, **options)
 

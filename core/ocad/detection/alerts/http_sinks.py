@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
@@ -13,10 +14,12 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from ocad.detection.alerts.notices import Notice, dump
 from ocad.detection.alerts.settings import AlertmanagerSettings, WebhookSettings
 from ocad.detection.alerts.sinks import DeliveryError
+from ocad.detection.deadline import Deadline, watched_by
 from ocad.detection.incidents import iso_time
+from ocad.errors import printable
 
 _ALERTS = "/api/v2/alerts"
-_TRY_AGAIN = {408, 425, 429}
+_BUSY = {429, 503}
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -31,6 +34,7 @@ class WebhookSink:
 
     name = "webhook"
     stateful = False
+    overtaking = True
     resend_s: float | None = None
 
     def __init__(self, settings: WebhookSettings) -> None:
@@ -53,6 +57,7 @@ class AlertmanagerSink:
 
     name = "alertmanager"
     stateful = True
+    overtaking = True
 
     def __init__(self, settings: AlertmanagerSettings) -> None:
         self._settings = settings
@@ -93,28 +98,45 @@ class AlertmanagerSink:
 
 
 def post(settings: WebhookSettings, path: str, body: object, key: str = "") -> None:
-    """A POST of `body` as JSON to `path` below the address.
+    """A POST of `body` as JSON to `path` below the address, answered within `timeout_s` as a whole.
 
-    Raises `DeliveryError` unless the answer is 2xx, a `refused` one when asking again is of no use.
+    Raises `DeliveryError` unless the answer is 2xx: an `answered` one for any other answer.
     """
-    headers = {"Content-Type": "application/json", "User-Agent": "ocad", **settings.resolved_headers()}
+    headers = {"Content-Type": "application/json", "User-Agent": "ocad", **settings.headers}
     headers |= {"Idempotency-Key": key} if key else {}
-    url = settings.resolved_url()
-    parts = urlsplit(url)
+    parts = urlsplit(settings.url)
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # all of an address that a log may show
-    request = Request(url.rstrip("/") + path if path else url, data=dump(body).encode(), headers=headers, method="POST")
+    url = settings.url.rstrip("/") + path if path else settings.url
+    request = Request(url, data=dump(body).encode(errors="replace"), headers=headers, method="POST")
+    with Deadline(settings.timeout_s) as deadline:
+        try:
+            with build_opener(_NoRedirect, *watched_by(deadline)).open(request, timeout=settings.timeout_s) as answer:
+                answer.read(_READ)
+        except HTTPError as error:
+            said = ""
+            with error, suppress(OSError, HTTPException):
+                said = printable(" ".join(error.read(_READ).decode(errors="replace").split()))[:200]
+            wait = _wished_wait(error)
+            message = f"`{server}` answered {error.code} {said}".rstrip()
+            raise DeliveryError(message, answered=True, wait_s=wait) from None
+        except (OSError, HTTPException, ValueError) as error:
+            cause = "timed out" if deadline.passed else _cause(error)
+            raise DeliveryError(f"`{server}` is not reached ({cause.lower()})") from None
+        if deadline.passed:
+            raise DeliveryError(f"`{server}` is not reached (timed out)")
+
+
+def _cause(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    return printable(str(getattr(reason, "strerror", None) or str(reason) or type(reason).__name__))[:200]
+
+
+def _wished_wait(error: HTTPError) -> float:
+    """The receiver's `Retry-After` in seconds, at most ten minutes; 0 where it says none."""
     try:
-        with build_opener(_NoRedirect).open(request, timeout=settings.timeout_s) as answer:
-            answer.read(_READ)
-    except HTTPError as error:
-        with error:
-            said = " ".join(error.read(_READ).decode(errors="replace").split())
-        refused = error.code < 500 and error.code not in _TRY_AGAIN
-        raise DeliveryError(f"`{server}` answered {error.code} {said[:200]}".rstrip(), refused=refused) from None
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        cause = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise DeliveryError(f"`{server}` is not reached ({str(cause).lower()})") from None
+        return min(max(0.0, float(error.headers.get("Retry-After", 0))), 600.0) if error.code in _BUSY else 0.0
+    except ValueError:
+        return 0.0
 
 
 _READ = 65536

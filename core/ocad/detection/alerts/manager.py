@@ -1,7 +1,8 @@
 """`AlertManager`: incidents in, few notifications out.
 
 It has no clock of its own: time is that of the data, told by `observe` and `tick`, and deadlines are met in their order at
-their own times, so that the same incidents give the same notifications however often it is ticked.
+their own times, so that the same incidents give the same notifications however often it is ticked. A link whose clock is off
+is read by its `skew_us`: its alerts keep its own times, and their deadlines are those times in the data's.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class AlertManager:
         self._now = 0
         self._stored: dict[str, _Stored] = {}
         self._waiting: dict[str, Incident] = {}
+        self._skews: dict[str, int] = {}
+        """By endpoint, where it is not 0."""
         self._fired: list[dict[str, Any]] = []
         self._retry_us: int | None = None
         self._failures = 0
@@ -99,10 +102,29 @@ class AlertManager:
         """Incidents that could not be stored yet."""
         return len(self._waiting)
 
-    def observe(self, incident: Incident) -> None:
-        """An incident that opened, went on or closed. Idempotent by its id, and closed is closed."""
+    @property
+    def now_us(self) -> int:
+        """The time of the data; that of the store before anything was told here, 0 where there is none."""
+        return self._now or self._store.now_us()
+
+    def queued(self) -> dict[str, int]:
+        """How many notifications wait for each sink; empty while the store cannot be read."""
+        try:
+            return self._episodes.outbox.queued()
+        except StoreError:
+            return {}
+
+    def observe(self, incident: Incident, skew_us: int = 0) -> None:
+        """An incident that opened, went on or closed. Idempotent by its id, and closed is closed.
+
+        `skew_us` is what to add to its times to get those of the data.
+        """
+        if skew_us:
+            self._skews[incident.endpoint] = skew_us
+        else:
+            self._skews.pop(incident.endpoint, None)
         moment = incident.start_us if incident.end_us is None else incident.end_us
-        self._now = max(self._now, moment)
+        self._now = max(self._now, moment + skew_us)
         if not self._is_news(incident):
             return
         if incident.id not in self._waiting and len(self._waiting) >= self._config.memory_incidents:
@@ -124,16 +146,34 @@ class AlertManager:
         ):
             self._work()
 
-    def replay(self, incidents: Iterable[Incident]) -> None:
-        """Observes finished incidents as if they happened now: each when it opens and when it closes, in order of time."""
+    def replay(self, incidents: Iterable[Incident], told_us: Mapping[str, int] | None = None) -> None:
+        """Observes finished incidents as if they happened now: each when it opens and when it closes, in order of time.
+
+        `told_us` says by id when one was plain, where that is later than its start.
+        """
         events: list[tuple[int, int, str, Incident]] = []
         for incident in incidents:
-            events.append((incident.start_us, 1, incident.id, replace(incident, end_us=None)))
+            plain = (told_us or {}).get(incident.id, incident.start_us)
+            events.append((plain, 1, incident.id, replace(incident, end_us=None)))
             if incident.end_us is not None:
                 events.append((incident.end_us, 2, incident.id, incident))
         for moment, _, _, incident in sorted(events, key=lambda event: event[:3]):
             self.tick(moment)
             self.observe(incident)
+
+    def flush(self) -> None:
+        """The data has ended: groups that wait for more alerts are told now."""
+        try:
+            self._fired = []
+            with self._store.transaction():
+                for group in self._store.find(Group, "state = 'waiting'"):
+                    self._send(group.id, self._now)
+        except StoreError as error:
+            self._warn(f"{error.message}: {error.hint}")
+            return
+        for alert in self._fired:
+            self._raised(alert)
+        self._wake()
 
     def close(self) -> None:
         """Stores what waits, gives the sinks `drain_s` to take what is queued, and ends; the rest stays in the outbox."""
@@ -211,7 +251,7 @@ class AlertManager:
         self._fired = []
         with self._store.transaction():
             for incident in batch:
-                self._advance(min(incident.start_us, self._now))
+                self._advance(min(incident.start_us + self._skew_us(incident), self._now))
                 self._apply(incident)
             self._advance(self._now)
             self._prune()
@@ -238,17 +278,43 @@ class AlertManager:
         before = self._store.find(Seen, "id = ?", incident.id)
         if before and before[0].end_us is not None:
             return
-        alert = self._store.get(Alert, before[0].alert_id) if before else self._alert_for(incident)
+        alert = self._store.get(Alert, before[0].alert_id) if before else None
+        if alert is None or alert.state == "resolved":
+            if (told := self._told_before(incident)) is not None:
+                self._store.put(Seen(incident.id, told.id, "", incident.start_us, incident.end_us, None))
+                return
+            alert = self._alert_for(incident)
+        alert.skew_us = self._skew_us(incident)
         self._note(incident, alert)
+        self._supersede(incident, alert)
         alert.opened_us = min(alert.opened_us, incident.start_us)
         alert.ended_us = max(alert.ended_us or 0, incident.end_us) if incident.end_us is not None else alert.ended_us
         going_on = self._store.find(Seen, "alert_id = ? AND end_us IS NULL", alert.id)
         alert.state = "open" if going_on else "ending"
         whole = self._episodes.incident_of(alert)
-        until = self._now if going_on else alert.ended_us or self._now
+        until = self._now - alert.skew_us if going_on else alert.ended_us or self._now - alert.skew_us
         alert.severity = worse(alert.severity, severity_of(whole, until - alert.opened_us, self._config))
         alert.due_us = self._due_of(alert)
         self._episodes.escalate(alert, self._now)
+
+    def _told_before(self, incident: Incident) -> Alert | None:
+        """The resolved alert that has told of these rows already, as one of an overlapping part of the same data has."""
+        until = self._now - self._skew_us(incident) if incident.end_us is None else incident.end_us
+        hold = micros(self._config.hold_down_s)
+        fingerprint = digest(incident.endpoint, family_of(incident.metrics, self._config))
+        where = "fingerprint = ? AND state = 'resolved' AND opened_us <= ? AND ended_us >= ? AND ended_us + ? >= ?"
+        found = self._store.find(Alert, where, fingerprint, until, incident.start_us, hold, until)
+        return found[0] if found else None
+
+    def _supersede(self, incident: Incident, alert: Alert) -> None:
+        """Closes what a detector that is gone left open, where the same one goes on under another start."""
+        for seen in self._store.find(Seen, "alert_id = ? AND end_us IS NULL AND id != ?", alert.id, incident.id):
+            if seen.id in self._stored or seen.id in self._waiting:
+                continue
+            other = Incident.from_json(json.loads(seen.body))
+            same = other.detectors.keys() & incident.detectors.keys() or other.kind == incident.kind == "silent"
+            if same and other.endpoint == incident.endpoint:
+                self._note(replace(other, end_us=max(other.start_us, incident.start_us)), alert)
 
     def _note(self, incident: Incident, alert: Alert) -> None:
         """Keeps the incident: its body while it is open, then as a part of the alert's summary."""
@@ -257,24 +323,30 @@ class AlertManager:
             parts = [Incident.from_json(json.loads(alert.summary))] if alert.summary else []
             alert.summary = dump(merge([*parts, incident], alert.id).to_json())
         due = self._now + micros(self._config.stale_after_s) if incident.end_us is None else None
-        seen = max(incident.start_us, self._now) if incident.end_us is None else incident.end_us
+        own = self._now - alert.skew_us
+        seen = max(incident.start_us, own) if incident.end_us is None else incident.end_us
         self._store.put(alert)
         self._store.put(Seen(incident.id, alert.id, body, seen, incident.end_us, due))
 
     def _due_of(self, alert: Alert) -> int | None:
         """When an alert that is open escalates next, and one that is ending is over."""
         if alert.state == "ending" and alert.ended_us is not None:
-            return alert.ended_us + micros(self._config.hold_down_s)
-        return next_escalation_us(alert.opened_us, alert.severity, self._now, self._config)
+            return alert.ended_us + alert.skew_us + micros(self._config.hold_down_s)
+        whole, opened = self._episodes.incident_of(alert), alert.opened_us + alert.skew_us
+        return next_escalation_us(whole, opened, alert.severity, self._now, self._config)
+
+    def _skew_us(self, incident: Incident) -> int:
+        return self._skews.get(incident.endpoint, 0)
 
     def _alert_for(self, incident: Incident) -> Alert:
         """The unresolved alert whose hold-down the incident touches, else a new one in a group that waits, else in a new one."""
         family = family_of(incident.metrics, self._config)
         fingerprint = digest(incident.endpoint, family)
         hold = micros(self._config.hold_down_s)
+        until = self._now - self._skew_us(incident) if incident.end_us is None else incident.end_us
         for alert in self._store.find(Alert, "fingerprint = ? AND state != 'resolved'", fingerprint):
             ended = alert.ended_us if alert.state == "ending" and alert.ended_us is not None else incident.start_us
-            if incident.start_us <= ended + hold and (incident.end_us or self._now) >= alert.opened_us - hold:
+            if incident.start_us <= ended + hold and until >= alert.opened_us - hold:
                 alert.incidents += 1
                 return alert
         identity = digest(fingerprint, incident.id)
@@ -306,21 +378,25 @@ class AlertManager:
 
     def _leave_behind(self, identity: str, at_us: int) -> None:
         """Closes an incident whose detector is gone; one that was opened here is open until its detector says otherwise."""
-        seen = self._store.get(Seen, identity)
+        seen, stale = self._store.get(Seen, identity), micros(self._config.stale_after_s)
         if identity in self._stored or identity in self._waiting:
-            seen.seen_us, seen.due_us = at_us, at_us + micros(self._config.stale_after_s)
+            at_us += (self._now - at_us) // stale * stale  # however long nothing was told, once is enough
+            seen.seen_us = at_us - self._store.get(Alert, seen.alert_id).skew_us
+            seen.due_us = at_us + stale
             self._store.put(seen)
         else:
-            self._apply(replace(Incident.from_json(json.loads(seen.body)), end_us=seen.seen_us))
+            incident = Incident.from_json(json.loads(seen.body))
+            self._skews.setdefault(incident.endpoint, self._store.get(Alert, seen.alert_id).skew_us)
+            self._apply(replace(incident, end_us=seen.seen_us))
 
     def _escalate_or_resolve(self, identity: str, at_us: int) -> None:
         alert = self._store.get(Alert, identity)
         if alert.state == "ending":
             self._episodes.resolve(alert, at_us)
             return
-        reached = severity_of(self._episodes.incident_of(alert), at_us - alert.opened_us, self._config)
-        alert.severity = worse(alert.severity, reached)
-        alert.due_us = next_escalation_us(alert.opened_us, alert.severity, at_us, self._config)
+        whole, opened = self._episodes.incident_of(alert), alert.opened_us + alert.skew_us
+        alert.severity = worse(alert.severity, severity_of(whole, at_us - opened, self._config))
+        alert.due_us = next_escalation_us(whole, opened, alert.severity, at_us, self._config)
         self._episodes.escalate(alert, at_us)
 
     def _send(self, identity: str, at_us: int) -> None:

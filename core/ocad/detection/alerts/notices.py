@@ -10,9 +10,9 @@ from typing import Any
 
 from ocad.detection.alerts.rules import SEVERITIES
 from ocad.detection.alerts.store import Alert, Group
-from ocad.detection.incidents import Deviation, Incident, iso_time
+from ocad.detection.incidents import Incident, iso_time
+from ocad.detection.wording import agreed, far_from_normal
 
-_UNITS = {"us": "µs", "share": "%"}
 _NAMED_ENDPOINTS = 5
 
 
@@ -73,15 +73,14 @@ def status_of(alert: Alert) -> str:
 
 def text_of(body: Mapping[str, Any]) -> str:
     """One line: severity, status, where, which metrics, since when, how far from normal, kind, who agreed, how many more."""
-    deviations = {metric: Deviation.from_json(_known(found)) for metric, found in body["deviations"].items()}
-    far = ", ".join(f"{metric} {_distance(found)}" for metric, found in deviations.items())
+    incident = Incident.from_json(_figures(body))
     until = f" until {_second(body['end'])}" if body["status"] == "resolved" and body["end"] else ""
-    agreed = ", ".join(f"{name} {score:.1f}" for name, score in body["detectors"].items() if score is not None)
+    members = agreed(incident.detectors.items())
     parts = [
-        f"{body['severity']} {body['status']}: {body['endpoint'] or 'the link'} {far or ', '.join(body['metrics'])}",
-        f"since {_second(body['start'])}{until}, {body['kind']}, score {body['score'] or 0:.1f}",
+        f"{body['severity']} {body['status']}: {incident.endpoint or 'the link'} {far_from_normal(incident)}",
+        f"since {_second(body['start'])}{until}, {incident.kind}, score {body['score'] or 0:.1f}",
     ]
-    parts += [f"({agreed})"] if agreed else []
+    parts += [f"({members})"] if members else []
     parts += [_others(body)] if len(body.get("alerts", ())) > 1 else []
     return " ".join(" ".join([*parts, f"[{body['id']}]"]).split())
 
@@ -97,18 +96,6 @@ def _others(body: Mapping[str, Any]) -> str:
     return f"and at {', '.join(names[:_NAMED_ENDPOINTS])}{more}"
 
 
-def _distance(found: Deviation) -> str:
-    unit = _UNITS.get(found.unit, found.unit)
-    factor = 100 if unit == "%" else 1
-    value, normal = (_number(number * factor) for number in (found.value, found.normal))
-    return f"{value} {unit} (normal {normal} {unit}, {found.sigmas:+.1f} sigmas)"
-
-
-def _number(value: float) -> str:
-    """Four digits that count, and never an exponent for what is large."""
-    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
-
-
 def _second(moment: str) -> str:
     return moment.partition(".")[0] + "Z"
 
@@ -122,5 +109,12 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
-def _known(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if item is None else item for key, item in found.items()}
+def _figures(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse, as far as an incident has no null there."""
+    deviations = {metric: _known(found, ("value", "normal", "sigmas")) for metric, found in body["deviations"].items()}
+    detectors = {name: score for name, score in body["detectors"].items() if score is not None}
+    return _known(body, ("score",)) | {"deviations": deviations, "detectors": detectors}
+
+
+def _known(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return dict(found) | {name: math.nan for name in names if found[name] is None}

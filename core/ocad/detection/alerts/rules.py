@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from ocad.detection.alerts.settings import AlertSettings, LevelSettings
+from ocad.detection.alerts.settings import AlertSettings, Impact
 from ocad.detection.incidents import Deviation, Incident
 
 SEVERITIES = ("info", "warning", "critical")
 SECOND = 1_000_000
+FEW_ROWS = 3
+"""Fewer expected rows say nothing of the share that is lost."""
 
 
 def micros(seconds: float) -> int:
@@ -41,18 +43,29 @@ def worse(left: str, right: str) -> str:
 
 
 def severity_of(incident: Incident, elapsed_us: int, settings: AlertSettings) -> str:
-    """The gravest severity that the incident reaches by its score, its largest deviation, or `elapsed_us`."""
-    for name, level in (("critical", settings.severity.critical), ("warning", settings.severity.warning)):
-        if _reached(level, incident, elapsed_us):
+    """The gravest severity that the incident reaches by its impact within `elapsed_us`: see `SeveritySettings`."""
+    for name, lines in _gravest_first(settings):
+        if any(_holds(line, incident) and elapsed_us >= micros(line.seconds or 0) for line in lines):
             return name
     return SEVERITIES[0]
 
 
-def next_escalation_us(opened_us: int, severity: str, now_us: int, settings: AlertSettings) -> int | None:
+def rated(incident: Incident, now_us: int, settings: AlertSettings) -> Incident:
+    """The incident with its severity, at its end or, while it is open, at `now_us`."""
+    end_us = now_us if incident.end_us is None else incident.end_us
+    return replace(incident, severity=severity_of(incident, end_us - incident.start_us, settings))
+
+
+def next_escalation_us(
+    incident: Incident, opened_us: int, severity: str, now_us: int, settings: AlertSettings
+) -> int | None:
     """When duration alone next lifts an alert that opened at `opened_us` above `severity`, after `now_us`."""
-    levels = {"warning": settings.severity.warning, "critical": settings.severity.critical}
-    higher = SEVERITIES[SEVERITIES.index(severity) + 1 :]
-    moments = [opened_us + micros(seconds) for name in higher if (seconds := levels[name].seconds) is not None]
+    moments = [
+        opened_us + micros(line.seconds)
+        for name, lines in _gravest_first(settings)
+        for line in lines
+        if line.seconds is not None and worse(name, severity) != severity and _holds(line, incident)
+    ]
     return min((moment for moment in moments if moment > now_us), default=None)
 
 
@@ -84,10 +97,17 @@ def merge(incidents: Iterable[Incident], identity: str) -> Incident:
     )
 
 
-def _reached(level: LevelSettings, incident: Incident, elapsed_us: int) -> bool:
-    farthest = max((abs(found.sigmas) for found in incident.deviations.values()), default=0.0)
-    return (
-        (level.score is not None and incident.score >= level.score)
-        or (level.sigmas is not None and farthest >= level.sigmas)
-        or (level.seconds is not None and elapsed_us >= micros(level.seconds))
-    )
+def _gravest_first(settings: AlertSettings) -> tuple[tuple[str, Sequence[Impact]], ...]:
+    return ("critical", settings.severity.critical), ("warning", settings.severity.warning)
+
+
+def _holds(line: Impact, incident: Incident) -> bool:
+    """Whether the incident reaches all of `line` but its duration, which a spike has none of: only its hold-down lasts."""
+    if line.seconds and incident.kind == "spike":
+        return False
+    found = incident.deviations.values()
+    lost = max((one.lost_share for one in found if one.expected >= FEW_ROWS), default=0.0)
+    times = max((one.times for one in found if one.times is not None), default=0.0)
+    sigmas = max((abs(one.sigmas) for one in found), default=0.0)
+    reached = ((line.lost, lost), (line.times, times), (line.score, incident.score), (line.sigmas, sigmas))
+    return line.kind in (None, incident.kind) and all(level is None or value >= level for level, value in reached)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ocad.config import PluginConfig, Settings, load_config
+from ocad.detection.incidents import Kind
 from ocad.errors import ConfigError
 
 GroupField = Literal["endpoint", "family", "kind"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+Share = Annotated[float, Field(gt=0, le=1)] | None
+
+
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def _http(url: str) -> str:
@@ -28,19 +35,45 @@ def _http(url: str) -> str:
 Url = Annotated[str, AfterValidator(_http)]
 
 
-class LevelSettings(Settings):
-    """What lifts an alert to a severity: any one of the three that is reached; null leaves one out."""
+class Impact(Settings):
+    """What lifts an alert to a severity: all that is given must be reached, and something must be given."""
 
+    kind: Kind | None = None
+    lost: Share = None
+    """Share of rows or messages that were lost, 0 to 1; from the third expected row on."""
+    times: Threshold = None
+    """The level as a multiple of the normal one."""
+    seconds: Threshold = None
+    """How long it has lasted."""
     score: Threshold = None
     sigmas: Threshold = None
-    seconds: Threshold = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("a line without any threshold always holds: give at least one")
+        return self
+
+
+def _lines(value: object) -> object:
+    """A mapping stands for one line for each of its keys, any one of which is enough."""
+    return [{name: item} for name, item in value.items() if item is not None] if isinstance(value, Mapping) else value
+
+
+Impacts = Annotated[tuple[Impact, ...], BeforeValidator(_lines)]
 
 
 class SeveritySettings(Settings):
-    """The thresholds of `warning` and `critical`; an alert below both is `info`, and none is ever lowered."""
+    """`warning` and `critical`: any line that is reached; an alert below both is `info`, and none is ever lowered."""
 
-    warning: LevelSettings = LevelSettings(score=6, sigmas=8, seconds=300)
-    critical: LevelSettings = LevelSettings(score=12, sigmas=20, seconds=1800)
+    warning: Impacts = (Impact(kind="silent"), Impact(lost=0.05), Impact(times=2), Impact(seconds=300))
+    critical: Impacts = (
+        Impact(kind="silent", seconds=300),
+        Impact(lost=0.5),
+        Impact(lost=0.05, seconds=1800),
+        Impact(times=10, seconds=60),
+        Impact(times=2, seconds=1800),
+    )
 
 
 class ConsoleSettings(Settings):
@@ -59,14 +92,7 @@ class WebhookSettings(Settings):
     url: Url
     headers: dict[str, str] = Field(default={})
     timeout_s: PositiveSeconds = 10
-
-    def resolved_url(self) -> str:
-        """The address with variables of the environment filled in, so that no secret stands in the file."""
-        return os.path.expandvars(self.url)
-
-    def resolved_headers(self) -> dict[str, str]:
-        """The headers, likewise."""
-        return {name: os.path.expandvars(value) for name, value in self.headers.items()}
+    """For a whole exchange."""
 
 
 class AlertmanagerSettings(WebhookSettings):
@@ -90,8 +116,8 @@ class DeliverySettings(Settings):
 
     first_s: PositiveSeconds = 0.5
     longest_s: PositiveSeconds = 60
-    refused_attempts: Annotated[int, Field(ge=1)] = 5
-    """Attempts after which a notification that the receiver refuses (HTTP 4xx) is set aside until the next start."""
+    give_up_s: PositiveSeconds = 86400
+    """How long a notification is tried before it is set aside until the next start, so that the queue is bounded."""
     drain_s: Seconds = 5
     """How long `close` waits for the sinks; what is left then stays in the outbox."""
 
@@ -120,9 +146,46 @@ class AlertSettings(Settings):
     delivery: DeliverySettings = DeliverySettings()
 
 
-def load_settings(file: Path | None) -> AlertSettings:
-    """The settings in the YAML `file`, or the defaults; raises `ConfigError` naming the key and the nearest known one."""
+def load_settings(file: Path | None, *, expand: bool = True) -> AlertSettings:
+    """The settings in the YAML `file`, or the defaults; raises `ConfigError` naming the key and the nearest known one.
+
+    `${NAME}` in an address or header is filled in from the environment, in which it must stand. Without `expand` it is
+    refused: a file that nobody named must not send the environment anywhere.
+    """
     if file is not None and not file.exists():
         raise ConfigError(f"no configuration of alerts `{file}`", "check the path given to `--alert-config`")
     # load_config reads any Settings; its signature names the subclass that most of its callers have
-    return cast(AlertSettings, load_config(cast(type[PluginConfig], AlertSettings), file))
+    settings = cast(AlertSettings, load_config(cast(type[PluginConfig], AlertSettings), file))
+    filled = {
+        name: _filled(sink, f"sinks.{name}", file, expand)
+        for name in ("webhook", "alertmanager")
+        if (sink := getattr(settings.sinks, name)) is not None
+    }
+    return settings.model_copy(update={"sinks": settings.sinks.model_copy(update=filled)})
+
+
+def _filled(sink: WebhookSettings, key: str, file: Path | None, expand: bool) -> WebhookSettings:
+    """The sink with the environment's values in its address and headers."""
+
+    def fill(text: str, place: str) -> str:
+        def value_of(found: re.Match[str]) -> str:
+            name = found[1]
+            if not expand:
+                hint = f"name the file to have it filled in: `--alert-config {file}`"
+                raise ConfigError(f"`{place}` in `{file}` asks for `${{{name}}}` of the environment", hint)
+            if name not in os.environ:
+                raise ConfigError(f"`{place}` in `{file}` asks for `${{{name}}}`, which is not set", f"export {name}")
+            return os.environ[name].strip()
+
+        value = _VARIABLE.sub(value_of, text)
+        if not value.isprintable():
+            raise ConfigError(f"bad value for `{place}` in `{file}`: it has a line break", "correct the value")
+        return value
+
+    url = fill(sink.url, f"{key}.url")
+    try:
+        _http(url)
+    except ValueError as error:
+        raise ConfigError(f"bad value for `{key}.url` in `{file}`: {error}", "correct the value") from None
+    headers = {name: fill(value, f"{key}.headers.{name}") for name, value in sink.headers.items()}
+    return sink.model_copy(update={"url": url, "headers": headers})

@@ -5,26 +5,30 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TextIO
 
 from ocad.detection.alerts.notices import Notice, dump
 from ocad.detection.alerts.settings import AlertSettings
-from ocad.errors import OcadError
+from ocad.errors import OcadError, printable
 
 _BLOCK = 65536
 
 
 class DeliveryError(OcadError):
-    """A notification did not get through and is tried again; `refused` when the receiver will not have this one."""
+    """A notification did not get through and is tried again.
+
+    `answered` when the receiver is there and would not have this one; it wishes to be left alone for `wait_s`.
+    """
 
     code = "delivery"
 
-    def __init__(self, message: str, hint: str = "", *, refused: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, answered: bool = False, wait_s: float = 0.0) -> None:
         super().__init__(message, hint)
-        self.refused = refused
+        self.answered, self.wait_s = answered, wait_s
 
 
 class Sink(Protocol):
@@ -33,6 +37,8 @@ class Sink(Protocol):
     name: str
     stateful: bool
     """Whether it keeps the state of every alert, and so is told of each one's end."""
+    overtaking: bool
+    """Whether a notification that fails lets those of other groups pass; else the queue waits with it, in order."""
     resend_s: float | None
     """How often `refresh` is due while alerts fire, in real seconds; None for never."""
 
@@ -50,12 +56,12 @@ class ConsoleSink:
 
     name = "console"
     stateful = False
+    overtaking = False
     resend_s: float | None = None
 
     def deliver(self, notice: Notice) -> None:
         """Writes the notification's text."""
-        sys.stderr.write(f"{notice.body['at']} {notice.body['text']}\n")
-        sys.stderr.flush()
+        write_line(sys.stderr, printable(f"{notice.body['at']} {notice.body['text']}"))
 
     def refresh(self, alerts: Sequence[Mapping[str, Any]]) -> None:
         """A line that was read needs no repetition."""
@@ -70,6 +76,7 @@ class JsonlSink:
 
     name = "jsonl"
     stateful = False
+    overtaking = False
     resend_s: float | None = None
 
     def __init__(self, path: Path) -> None:
@@ -84,7 +91,7 @@ class JsonlSink:
             if not self._certain and _last_key(file) == notice.key:
                 os.fsync(file.fileno())
             else:
-                self._append(file, (dump(notice.body) + "\n").encode())
+                self._append(file, (dump(notice.body) + "\n").encode(errors="replace"))
         if fresh:
             _sync_folder(self._path.parent)
         self._certain = True
@@ -114,6 +121,22 @@ def make_sinks(settings: AlertSettings, folder: Path) -> list[Sink]:
     sinks += [WebhookSink(wanted.webhook)] if wanted.webhook else []
     sinks += [AlertmanagerSink(wanted.alertmanager)] if wanted.alertmanager else []
     return sinks
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Writes `line` past the stream's own buffer and lock, which a reader that has stopped would hold to the very end."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        stream.write(f"{line}\n")
+        stream.flush()
+        return
+    rest = f"{line}\n".encode(stream.encoding or "utf-8", "backslashreplace")
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
 
 
 def _last_key(file: BinaryIO) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ocad.errors import OcadError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "alerts.db"
 _SCHEMA = """
 CREATE TABLE groups (id TEXT PRIMARY KEY, key TEXT NOT NULL, state TEXT NOT NULL, severity TEXT NOT NULL,
@@ -23,13 +23,15 @@ CREATE TABLE groups (id TEXT PRIMARY KEY, key TEXT NOT NULL, state TEXT NOT NULL
 CREATE TABLE alerts (id TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, group_id TEXT NOT NULL REFERENCES groups (id),
     family TEXT NOT NULL, state TEXT NOT NULL, severity TEXT NOT NULL, opened_us INTEGER NOT NULL, ended_us INTEGER,
     resolved_us INTEGER, due_us INTEGER, acknowledged_us INTEGER, acknowledged_by TEXT NOT NULL, note TEXT NOT NULL,
-    incidents INTEGER NOT NULL, summary TEXT NOT NULL, labels TEXT NOT NULL) WITHOUT ROWID;
+    incidents INTEGER NOT NULL, summary TEXT NOT NULL, labels TEXT NOT NULL,
+    skew_us INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE incidents (id TEXT PRIMARY KEY, alert_id TEXT NOT NULL REFERENCES alerts (id) ON DELETE CASCADE,
     body TEXT NOT NULL, seen_us INTEGER NOT NULL, end_us INTEGER, due_us INTEGER) WITHOUT ROWID;
 CREATE TABLE notifications (seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL,
     status TEXT NOT NULL, partial INTEGER NOT NULL, at_us INTEGER NOT NULL, body TEXT NOT NULL);
 CREATE TABLE deliveries (sink TEXT NOT NULL, seq INTEGER NOT NULL REFERENCES notifications (seq) ON DELETE CASCADE,
-    state TEXT NOT NULL, attempts INTEGER NOT NULL, cause TEXT NOT NULL, PRIMARY KEY (sink, seq)) WITHOUT ROWID;
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, cause TEXT NOT NULL,
+    since_us INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (sink, seq)) WITHOUT ROWID;
 CREATE TABLE sinks (name TEXT PRIMARY KEY, stateful INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 0), now_us INTEGER NOT NULL);
 CREATE INDEX groups_due ON groups (due_us) WHERE due_us IS NOT NULL;
@@ -42,6 +44,11 @@ CREATE INDEX groups_waiting ON groups (key) WHERE state = 'waiting';
 CREATE INDEX deliveries_waiting ON deliveries (sink, seq) WHERE state = 'waiting';
 CREATE INDEX deliveries_of_notification ON deliveries (seq);
 """
+_FROM_1 = (
+    "ALTER TABLE alerts ADD COLUMN skew_us INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE deliveries ADD COLUMN since_us INTEGER NOT NULL DEFAULT 0",
+)
+"""From format 1 to 2."""
 
 
 class StoreError(OcadError):
@@ -91,6 +98,8 @@ class Alert:
     """Its closed incidents as one, in JSON; empty while there are none."""
     labels: str
     """The labels it was last announced with, in JSON; empty before."""
+    skew_us: int = 0
+    """What to add to its link's own times, which all but `due_us` and `resolved_us` are, to get those of the data."""
 
 
 @dataclass(slots=True)
@@ -134,11 +143,13 @@ class AlertStore:
     def _prepare(self) -> None:
         self._connection.row_factory = sqlite3.Row
         self._connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-        if self._version() == 0:
+        if self._version() < SCHEMA_VERSION:
             with self.transaction():
-                if self._version() == 0:  # another process may have been faster
-                    for statement in _SCHEMA.strip().split(";\n"):
-                        self._connection.execute(statement)
+                found = self._version()  # another process may have been faster
+                made = _SCHEMA.strip().split(";\n") if found == 0 else _FROM_1 if found == 1 else ()
+                for statement in made:
+                    self._connection.execute(statement)
+                if made:
                     self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         if self._version() != SCHEMA_VERSION:
             raise StoreError(f"`{self.path}` has format {self._version()}, newer than this ocad", "upgrade ocad")
@@ -219,8 +230,8 @@ class AlertStore:
         return int(self.rows("PRAGMA data_version")[0][0])
 
     def prune(self, before_us: int) -> None:
-        """Forgets, within a transaction, what was told everywhere and ended before `before_us`."""
-        untold = "SELECT seq FROM deliveries JOIN sinks ON sink = name WHERE state != 'delivered'"
+        """Forgets, within a transaction, what ended before `before_us` and waits for no sink any more."""
+        untold = "SELECT seq FROM deliveries JOIN sinks ON sink = name WHERE state = 'waiting'"
         self.execute(f"DELETE FROM notifications WHERE at_us < ? AND seq NOT IN ({untold})", before_us)
         self.execute("DELETE FROM alerts WHERE resolved_us < ?", before_us)
         self.execute("DELETE FROM incidents WHERE end_us < ?", before_us)

@@ -32,6 +32,13 @@ def test_a_log_that_cannot_be_used(bench: Bench, columns: dict[str, Any], messag
     assert len(bench.session.registry.list()) == before
 
 
+def test_a_column_without_a_value_is_refused_where_it_is_named(bench: Bench) -> None:
+    """`auto` leaves such a column out with a word instead (tests/tabular/test_kinds.py)."""
+    empty, named = bench.write("empty", price=np.nan), "features.numeric=[{column: price}]"
+    with pytest.raises(DataError, match="column `price` has no value in the training rows"):
+        bench.train("logistic", named, name="refused", data=empty)
+
+
 def test_a_configuration_that_names_an_absent_field(bench: Bench) -> None:
     with pytest.raises(DataError, match=r"`features.categorical` names the column `usr`.*did you mean `user`"):
         bench.train("logistic", "features.categorical=[{column: usr}]")

@@ -63,7 +63,11 @@ def test_a_level_that_moved_is_steady_again() -> None:
     "places",
     [
         pytest.param(
-            [300], marks=pytest.mark.xfail(reason="the TCN is worse than its best baseline here", strict=False)
+            [300],
+            marks=pytest.mark.xfail(
+                reason="three epochs stay .001 below a baseline that is optimal here, and the gate refuses that",
+                strict=False,
+            ),
         ),
         *([2_000], [2_500], [100, 101, 102], [400, 1_900, 2_450]),
     ],

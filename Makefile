@@ -91,7 +91,7 @@ bench: setup ## Measure everything and write docs/benchmarks.md
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/$$script.py; done
 
 bench-detection: setup ## Score the detectors by their protocols and write docs/results/detection.md
-	@for script in skab nab smd changepoints injected testbed; do \
+	@for script in skab nab smd changepoints injected testbed backgrounds natural export false_alarms; do \
 	  echo "== $$script" >&2; $(CPU_THREADS) $(BIN)/python scripts/bench/detection_$$script.py; done
 
 bench-serving: setup ## Measure the server beside its peers, about 12 minutes

@@ -72,7 +72,7 @@ def numbers_of(column: pa.Array, decimal: str = ".") -> tuple[NDArray[np.float64
         values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return values, np.zeros(len(column), bool)
     text = pc.utf8_trim_whitespace(column)
-    missing = pc.or_kleene(pc.is_null(text), pc.is_in(text, value_set=pa.array(NULLS)))
+    missing = is_missing(text)
     if decimal != ".":
         text = pc.replace_substring(text, decimal, ".")
     short = pc.less_equal(pc.binary_length(text), _LONGEST)
@@ -84,6 +84,17 @@ def numbers_of(column: pa.Array, decimal: str = ".") -> tuple[NDArray[np.float64
     values = pc.if_else(fits, spelled, None).cast(pa.float64()).to_numpy(zero_copy_only=False)
     odd = pc.invert(pc.or_(fits, missing)).to_numpy(zero_copy_only=False)
     return values, odd
+
+
+def is_missing(text: pa.Array) -> pa.Array:
+    """Whether each cell, without space around it, is a missing number or time."""
+    return pc.or_kleene(pc.is_null(text), pc.is_in(text, value_set=pa.array(NULLS)))
+
+
+def flags_as_digits(column: pa.Array) -> pa.Array:
+    """Text with `true` and `false` in any case as `1` and `0`, all else as it is."""
+    column = pc.replace_substring_regex(column, r"(?i)^\s*true\s*$", "1")
+    return pc.replace_substring_regex(column, r"(?i)^\s*false\s*$", "0")
 
 
 def number_of(value: object, decimal: str = ".") -> float:

@@ -70,6 +70,11 @@ class RunInterruptedError(OcadError):
     code = "interrupted"
 
 
+def in_one_line(error: Exception) -> str:
+    """What another library raised, with the name of its kind."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the entry of `known` closest to `word`, or all of them when none is close."""
     options = sorted(known)
@@ -77,6 +82,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean `{close[0]}`?"
     return "known: " + ", ".join(f"`{option}`" for option in options) if options else "none is known here"
+
+
+def shown(value: object) -> str:
+    """A cell as a message shows it: at most its first 60 characters."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def printable(text: str) -> str:

@@ -16,12 +16,12 @@ from ocad.detection.alerts import project_settings
 from ocad.detection.alerts.rules import rated
 from ocad.detection.detector import SeriesDetector
 from ocad.detection.ensemble import Ensemble, watched
-from ocad.detection.events import EventCounts, count_events
+from ocad.detection.events import EventCounts, count_frame
 from ocad.detection.following import fitted_steps
 from ocad.detection.incidents import Detection, Incident
 from ocad.detection.presence import silences
 from ocad.detection.served import use_server
-from ocad.errors import DataError, OcadError, UsageError
+from ocad.errors import DataError, OcadError, UsageError, in_one_line
 from ocad.timeseries.frame import FrameCounts, read_frame
 from ocad.units import UNITS
 
@@ -68,8 +68,7 @@ class Findings:
         """`event_precision`, `event_recall`, `event_f1` and `point_fpr`, or None without labels."""
         if self.events is None:
             return None
-        measured = self.events.metrics()
-        return {name: getattr(measured, name) for name in measured.__slots__}
+        return self.events.metrics().to_json()
 
     def updates(self) -> Iterator[tuple[int, Incident | None]]:
         """The time in µs of each row and what it meant for an incident, in order of time, as if the rows arrived now."""
@@ -205,7 +204,7 @@ def _try(version: Version, name: str, detector: SeriesDetector) -> None:
     except OcadError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = in_one_line(error)[:200]
         message = f"the detector `{name}` of `{version.ref}` cannot score a row ({reason})"
         raise DataError(message, "train it again with the code that is installed") from None
     detector.forget()
@@ -229,7 +228,4 @@ def _scored(version: Version, session: Session, data: str) -> Findings:
 def _events(frame: pd.DataFrame, alarms: Sequence[bool] | np.ndarray[Any, Any], rest: int) -> EventCounts | None:
     if "label" not in frame or frame["label"].nunique() < 2:
         return None
-    label, counts = frame["label"].to_numpy(), EventCounts()
-    for places in frame.groupby("endpoint", sort=False).indices.values():
-        counts += count_events(label[places], np.asarray(alarms)[places], rest=rest)
-    return counts
+    return count_frame(frame, np.asarray(alarms, dtype=bool), rest)

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ocad.errors import DataError
+from ocad.errors import DataError, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,6 @@ SEPARATORS = (",", ";", "\t", "|")
 BATCH_ROWS = 1 << 17
 CSV_BLOCK_BYTES = 16 << 20
 _SAMPLE_ROWS = 200
-_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -163,11 +162,10 @@ class CsvTable:
         self.bad += 1
         if self.bad <= (self.limit or 0):
             return "skip"
-        text = row.text if len(row.text) <= _SHOWN else f"{row.text[:_SHOWN]}…"
         count = f" and only {self.limit} may be left out" if self.limit else ""
         self._refusal = DataError(
             f"row {row.number} of `{self.path}` has {row.actual_columns} cells where the header has "
-            f"{row.expected_columns}{count}: `{text}`",
+            f"{row.expected_columns}{count}: `{shown(row.text)}`",
             "correct it"
             + ("" if self.limit is None else ", or allow more with `--max-bad-lines` (`data.max_bad_lines`)"),
         )

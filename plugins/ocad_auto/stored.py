@@ -11,7 +11,7 @@ from ocad.contexts import Artifact, Export
 from ocad.detection.calibration import Calibration
 from ocad.detection.ensemble import Ensemble
 from ocad.detection.rule import AlarmRule
-from ocad.errors import DataError, OcadError, UsageError
+from ocad.errors import DataError, OcadError, UsageError, in_one_line
 from ocad.runs import write_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load(context: HostContext, version: Version) -> Auto:
     except UsageError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OcadError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = in_one_line(error)
         raise DataError(f"`{version.ref}` does not hold a choice ({reason})", "train and register it again") from None
 
 

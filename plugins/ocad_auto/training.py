@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation, Trained
 from ocad.detection.config import ENOUGH_HELD_OUT
-from ocad.detection.events import EventCounts, alerts_of, count_events
+from ocad.detection.detector import normal_rows
+from ocad.detection.events import EventCounts, alerts_of, count_frame
 from ocad.detection.hold import REST, default_hold
 from ocad.detection.inject import Injection, inject
 from ocad.detection.labelled import Labelled, gather
 from ocad.detection.rule import AlarmRule
 from ocad.detection.search import LEVELS, Found, search, steps_of
-from ocad.detection.training import evaluate, fit_and_calibrate, metrics_of, normal_rows
+from ocad.detection.training import evaluate, fit_and_calibrate, metrics_of
 from ocad.detection.units import ALARM
 from ocad.errors import DataError, UsageError
 from ocad_auto.stored import Auto, Choice
@@ -91,12 +92,9 @@ def evaluate_auto(context: RunContext, trained: Trained, data: PreparedData) -> 
     test = pd.read_parquet(data.splits["test"])
     if "label" in test and test["label"].nunique() == 2:
         auto.forget()
-        alarms, label = auto.detect(test).alarms, test["label"].to_numpy()
+        alarms = auto.detect(test).alarms
         auto.forget()
-        parts = test.groupby("endpoint", sort=False).indices.values()
-        counts = [count_events(label[rows], alarms[rows], rest=auto.rule.rest) for rows in parts]
-        events = dataclasses.asdict(sum(counts[1:], counts[0]).metrics())
-        metrics |= {name: float(value) for name, value in events.items()}
+        metrics |= count_frame(test, alarms, auto.rule.rest).metrics().to_json()
     return dataclasses.replace(measured, metrics={**metrics, **auto.choice.measured})
 
 

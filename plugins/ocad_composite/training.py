@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation, PreparedData, Trained
-from ocad.detection.events import EventCounts, EventMetrics, count_events
+from ocad.detection.detector import normal_rows
+from ocad.detection.events import EventCounts, count_frame
 from ocad.detection.labelled import Labelled, gather, require_labels
 from ocad.detection.rule import AlarmRule
 from ocad.detection.search import Found, search, steps_of
-from ocad.detection.training import evaluate, normal_rows, prepare
+from ocad.detection.training import evaluate, prepare
 from ocad.errors import ConfigError
 from ocad.timeseries.windows import PARTS
 from ocad_composite.members import chosen_members, metrics_of_members, units_of
@@ -53,7 +54,7 @@ def train(context: RunContext, data: PreparedData) -> Trained:
     if labelled.incidents < FEW_INCIDENTS:
         logger.warning("only %d labelled incidents decide about weights and thresholds", labelled.incidents)
     found = _searched(context, labelled, plain_rule(config, len(members)))
-    estimates = {f"cv_{name}": value for name, value in _named(found.held_out.metrics()).items()}
+    estimates = {f"cv_{name}": value for name, value in found.held_out.metrics().to_json().items()}
     estimates |= {"optimised_incidents": float(labelled.incidents), "plain_rule_replaced": float(found.replaced)}
     units = units_of(context.data, metrics_of_members(members))
     composite = Composite(members, found.rule, units, None, estimates)
@@ -107,18 +108,9 @@ def evaluate_composite(context: RunContext, trained: Trained, data: PreparedData
     for name, prefix in (("validation", "validation_"), ("test", "")):
         rows = part == name
         if "label" in frame and frame["label"].to_numpy()[rows].any():
-            found = _named(count_rows(frame[rows], alarms[rows], composite.rule.rest).metrics())
+            found = count_frame(frame[rows], alarms[rows], composite.rule.rest).metrics().to_json()
             metrics |= {f"{prefix}{key}": value for key, value in found.items()}
     return dataclasses.replace(measured, metrics=metrics | composite.estimates)
-
-
-def count_rows(frame: pd.DataFrame, alarms: NDArray[np.bool_], rest: int) -> EventCounts:
-    """The event counts of `alarms` `(n,)` in labelled rows sorted by endpoint and time, summed over endpoints."""
-    label = frame["label"].to_numpy()
-    counts = EventCounts()
-    for places in frame.groupby("endpoint", sort=False).indices.values():
-        counts += count_events(label[places], alarms[places], rest=rest)
-    return counts
 
 
 def _parts(data: PreparedData, names: tuple[str, ...]) -> tuple[pd.DataFrame, NDArray[np.str_]]:
@@ -126,7 +118,3 @@ def _parts(data: PreparedData, names: tuple[str, ...]) -> tuple[pd.DataFrame, ND
     frames = [pd.read_parquet(data.splits[name]).assign(part=name) for name in names]
     frame = pd.concat(frames).sort_values(["endpoint", "timestamp"], ignore_index=True)
     return frame.drop(columns="part"), frame["part"].to_numpy(str)
-
-
-def _named(metrics: EventMetrics) -> dict[str, float]:
-    return {name: float(value) for name, value in dataclasses.asdict(metrics).items()}

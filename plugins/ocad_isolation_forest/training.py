@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ocad.contexts import Export
 from ocad.detection import training
+from ocad.detection.detector import normal_rows
 from ocad.export.onnx import write_onnx
 from ocad.export.runtime import OnnxPredictor
 from ocad.metrics.ranking import average_precision
@@ -47,10 +48,10 @@ def learn(
     for growth in candidates:
         units = {metric: context.data.unit_of(metric) for metric in metrics}
         detector = IsolationForestDetector(metrics, growth).use_units(units).use_scales(config.scales)
-        detector.fit(training.normal_rows(train))
+        detector.fit(normal_rows(train))
         grown.append(detector)
     best = grown[0] if len(grown) == 1 else max(grown, key=lambda detector: _precision(detector, validation))
-    best.calibrate(training.normal_rows(validation), config.pooled)
+    best.calibrate(normal_rows(validation), config.pooled)
     return best
 
 

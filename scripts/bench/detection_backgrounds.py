@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import detection_truth as truth
 from detection_methods import Method
-from detection_results import write_section
-from report import machine
 
 from ocad.detection.inject import Injection
 from ocad.detection.truth.backgrounds import clean_backgrounds
@@ -22,21 +20,7 @@ second half; seed {seed}. Bars at magnitude 6: precision ≥ 0.95, recall ≥ 0.
 
 def main() -> None:
     """Scores every method on every set, and writes the section."""
-    parser = truth.options(__doc__)
-    parser.add_argument("--sets", nargs="+", default=list(truth.SETS), help="data sets of the catalogue, or files")
-    parser.add_argument("--metric", default=truth.METRIC)
-    parser.add_argument("--links", type=int, default=LINKS, help="links of each set at most")
-    parser.add_argument("--seed", type=int, default=7)
-    chosen = parser.parse_args()
-    methods = truth.methods_of(chosen.methods)
-    lines, notes = list[str](), list[str]()
-    for name in chosen.sets:
-        rows, remarks = bench(name, chosen.metric, chosen.links, chosen.seed, methods)
-        lines, notes = lines + rows, notes + remarks
-    text = "\n".join([INTRODUCTION.format(machine=machine(), seed=chosen.seed), "", truth.HEADER, *lines, "", *notes])
-    print(text)
-    if not chosen.no_write:
-        write_section("backgrounds", text)
+    truth.run_sets(__doc__, "backgrounds", INTRODUCTION, LINKS, bench)
 
 
 def bench(name: str, metric: str, most: int, seed: int, methods: dict[str, Method]) -> tuple[list[str], list[str]]:
@@ -70,7 +54,7 @@ def verdict(magnitude: float, counts: TruthCounts, limit: float) -> str:
         }
     else:
         bars = {f"recall {metrics.event_recall:.3f} of the oracle's {limit:.3f}": metrics.event_recall >= SHARE * limit}
-    return ", ".join(f"{what} {'meets' if met else 'misses'} its bar" for what, met in bars.items())
+    return truth.verdict(bars)
 
 
 if __name__ == "__main__":

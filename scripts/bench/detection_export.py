@@ -149,7 +149,7 @@ def verdict(found: Estimate, false: Estimate, prompt: float) -> str:
         f"{false.value:.2f} false alarms a link and week": false.value <= FALSE_A_WEEK,
         f"{prompt:.0%} told within {LATE} rows of the rule": prompt >= FOUND,
     }
-    return ", ".join(f"{what} {'meets' if met else 'misses'} its bar" for what, met in bars.items())
+    return truth.verdict(bars)
 
 
 if __name__ == "__main__":

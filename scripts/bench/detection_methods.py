@@ -28,6 +28,7 @@ from ocad.detection.hold import Hold
 from ocad.detection.incidents import Incident
 from ocad.detection.rule import AlarmRule
 from ocad.detection.training import surprises
+from ocad.detection.units import TO_SIGMA
 from ocad.errors import UsageError
 from ocad.host import Host
 from ocad.progress import SilentProgress
@@ -37,7 +38,6 @@ from ocad_registry import Registry
 
 Floats = NDArray[np.float64]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-MAD_TO_SIGMA = 1.4826
 NEIGHBOURS = 5
 FALSE_ALARMS = 0.001
 """The share of training rows above the alarm level of the baselines that have no scale of their own."""
@@ -151,7 +151,7 @@ def median_mad(level: float = 8.0, window: int = 500, k: int = 2, n: int = 3) ->
                 values = pd.concat([before[metric], test[metric].iloc[places]], ignore_index=True)
                 usual = values.rolling(window, min_periods=20).median().shift(1)
                 rest = (values - usual).abs()
-                noise = MAD_TO_SIGMA * rest.rolling(window, min_periods=20).median().shift(1)
+                noise = TO_SIGMA * rest.rolling(window, min_periods=20).median().shift(1)
                 noise = noise.where(noise > 0, 0.01 * usual.abs() + 1e-9)
                 far = (rest / noise).where(values.notna(), level).fillna(0.0).to_numpy()[len(before) :]
                 score[places] = np.maximum(score[places], far)

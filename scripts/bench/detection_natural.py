@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import detection_truth as truth
 from detection_methods import Method
-from detection_results import write_section
-from report import machine
 
 from ocad.detection.inject import Injection
 
@@ -21,21 +19,7 @@ events (an offline rule that sees both sides of time) are ignored. Bars: precisi
 
 def main() -> None:
     """Scores every method on every set, and writes the section."""
-    parser = truth.options(__doc__)
-    parser.add_argument("--sets", nargs="+", default=list(truth.SETS), help="data sets of the catalogue, or files")
-    parser.add_argument("--metric", default=truth.METRIC)
-    parser.add_argument("--links", type=int, default=LINKS, help="links of each set at most")
-    parser.add_argument("--seed", type=int, default=7)
-    chosen = parser.parse_args()
-    methods = truth.methods_of(chosen.methods)
-    lines, notes = list[str](), list[str]()
-    for name in chosen.sets:
-        rows, remarks = bench(name, chosen.metric, chosen.links, chosen.seed, methods)
-        lines, notes = lines + rows, notes + remarks
-    text = "\n".join([INTRODUCTION.format(machine=machine(), seed=chosen.seed), "", truth.HEADER, *lines, "", *notes])
-    print(text)
-    if not chosen.no_write:
-        write_section("natural", text)
+    truth.run_sets(__doc__, "natural", INTRODUCTION, LINKS, bench)
 
 
 def natural_case(name: str, metric: str, most: int, seed: int) -> truth.Case:
@@ -57,8 +41,7 @@ def bench(name: str, metric: str, most: int, seed: int, methods: dict[str, Metho
             f"precision {metrics.event_precision:.3f}": metrics.event_precision >= PRECISION,
             f"recall {metrics.event_recall:.3f}": metrics.event_recall >= RECALL,
         }
-        told = ", ".join(f"{what} {'meets' if met else 'misses'} its bar" for what, met in bars.items())
-        notes.append(f"- `{name}`, `{label}`: {told}.")
+        notes.append(f"- `{name}`, `{label}`: {truth.verdict(bars)}.")
     return lines, notes + truth.comparison(name, MAGNITUDE, results)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -13,7 +13,9 @@ from operator import add
 import numpy as np
 import pandas as pd
 from detection_methods import Method, method_named, unlabelled
+from detection_results import write_section
 from numpy.typing import NDArray
+from report import machine
 
 from ocad.catalogue import find_data
 from ocad.detection.events import incidents_of
@@ -38,6 +40,8 @@ ORACLE_ROWS = 20_000
 Floats = NDArray[np.float64]
 Found = list[TruthCounts]
 """Counts of one method by link, in the case's order of links."""
+Bench = Callable[[str, str, int, int, dict[str, Method]], tuple[list[str], list[str]]]
+"""Set, metric, links at most, seed and methods → rows of the table, and remarks on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,30 @@ def options(description: str | None, methods: Sequence[str] = METHODS) -> argpar
     )
     parser.add_argument("--no-write", action="store_true", help="print the section, leave docs/results alone")
     return parser
+
+
+def run_sets(doc: str | None, section: str, introduction: str, links: int, bench: Bench) -> None:
+    """The command of a runner that scores every method on every set by `bench` and writes `section`."""
+    parser = options(doc)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), help="data sets of the catalogue, or files")
+    parser.add_argument("--metric", default=METRIC)
+    parser.add_argument("--links", type=int, default=links, help="links of each set at most")
+    parser.add_argument("--seed", type=int, default=7)
+    chosen = parser.parse_args()
+    methods = methods_of(chosen.methods)
+    lines, notes = list[str](), list[str]()
+    for name in chosen.sets:
+        rows, remarks = bench(name, chosen.metric, chosen.links, chosen.seed, methods)
+        lines, notes = lines + rows, notes + remarks
+    text = "\n".join([introduction.format(machine=machine(), seed=chosen.seed), "", HEADER, *lines, "", *notes])
+    print(text)
+    if not chosen.no_write:
+        write_section(section, text)
+
+
+def verdict(bars: Mapping[str, bool]) -> str:
+    """Which of the bars are met."""
+    return ", ".join(f"{what} {'meets' if met else 'misses'} its bar" for what, met in bars.items())
 
 
 def methods_of(names: Sequence[str]) -> dict[str, Method]:

@@ -169,7 +169,7 @@ impl App {
                 series.rows.increment(rows as u64);
                 series.seconds.record(arrived.elapsed().as_secs_f64());
                 model.statistics.succeeded(rows, arrived.elapsed());
-                Ok(Answer { outputs, source })
+                Ok(Answer { source, outputs })
             }
             Err(error) => {
                 model.statistics.failed(arrived.elapsed());

@@ -156,7 +156,7 @@ class SeriesDetector(ABC):
         series = list(self.series(frame))
         if not series:
             raise DataError("no rows to fit on", "give a longer series")
-        self._fit_lost(frame)
+        self._fit_lost(series)
         self.steps = {part.endpoint: float(np.median(np.diff(part.times))) for part in series if len(part.times) > 1}
         self.calibration = None
         self.forget()
@@ -167,9 +167,8 @@ class SeriesDetector(ABC):
 
         The state is fresh afterwards too. `pooled`: one calibration for all endpoints; see `Calibration.fit`.
         """
-        normal = frame[frame["label"] != 1] if "label" in frame else frame
         self.forget()
-        parts = list(self.series(normal))
+        parts = list(self.series(normal_rows(frame)))
         self.meet(parts)
         found = {part.endpoint: self._raw(part) for part in parts}
         self.forget()
@@ -326,9 +325,9 @@ class SeriesDetector(ABC):
         track["time"] = int(part.times[-1])
         return raw, lost
 
-    def _fit_lost(self, frame: pd.DataFrame) -> None:
+    def _fit_lost(self, series: Sequence[Series]) -> None:
         """What is lost usually; of all endpoints together the median stands for one that was never seen."""
-        self.lost = {part.endpoint: Loss.fit(part.seen, self.is_share) for part in self.series(frame)}
+        self.lost = {part.endpoint: Loss.fit(part.seen, self.is_share) for part in series}
         usual = zip(*(loss.usual for loss in self.lost.values()), strict=True)
         self.everywhere_lost = Loss([Usual.median(of_metric) for of_metric in usual])
 
@@ -386,6 +385,16 @@ class SeriesDetector(ABC):
         return (sorted(first)[_STEPS_TO_LEARN // 2] if len(first) == _STEPS_TO_LEARN else math.inf), known
 
 
+def iso_time(time_us: int) -> str:
+    """A time in µs since 1970 as ISO 8601 in UTC; a row's own time, whatever it is, is told so."""
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat()
+
+
+def normal_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that no label calls anomalous; all of them where there are no labels."""
+    return frame[frame["label"] != 1] if "label" in frame else frame
+
+
 def _by_endpoint(frame: pd.DataFrame) -> Iterator[tuple[str, slice | NDArray[np.int64]]]:
     """Each endpoint with the places of its rows, a slice where they stand together."""
     import pandas as pd
@@ -412,6 +421,6 @@ def _numbers(places: slice | NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _backwards(endpoint: str, time_us: int) -> DataError:
-    when = (_EPOCH + timedelta(microseconds=time_us)).isoformat()
+    when = iso_time(time_us)
     message = f"the clock of endpoint `{endpoint}` went backwards: `{when}` is not after the row before it"
     return DataError(message, "send each endpoint's rows in the order of their times, without duplicates")

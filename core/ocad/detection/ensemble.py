@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.calibration import Calibration
-from ocad.detection.detector import Series, SeriesDetector
+from ocad.detection.detector import Series, SeriesDetector, normal_rows
 from ocad.detection.hold import Hold
 from ocad.detection.incidents import Detection, Incident, PointResult
 from ocad.detection.rule import AlarmRule
@@ -71,7 +71,7 @@ class Ensemble:
 
     def calibrate(self, frame: pd.DataFrame) -> None:
         """Calibrates every member, then the weighted mean, on held-out rows; see `SeriesDetector.calibrate`."""
-        normal = frame[frame["label"] != 1] if "label" in frame else frame
+        normal = normal_rows(frame)
         for member in self.members.values():
             member.calibrate(normal)
         self.calibrate_mean(normal)

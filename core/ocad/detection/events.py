@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPIKE_ROWS, OTHER_ROWS = 3, 30
 """The least length `w` that counts for a spike and for any other incident."""
@@ -84,6 +87,10 @@ class EventMetrics:
     event_f1: float
     point_fpr: float
 
+    def to_json(self) -> dict[str, float]:
+        """The metrics by name."""
+        return {name: float(getattr(self, name)) for name in self.__slots__}
+
 
 def incidents_of(labels: ArrayLike, kinds: Sequence[str] | NDArray[Any] | None = None) -> list[Interval]:
     """The stretches of rows with label 1 in one endpoint's `labels` `(n,)`; a change of kind divides a stretch.
@@ -133,6 +140,14 @@ def count_events(
     normal, raised = np.asarray(labels) != 1, np.asarray(alarm, dtype=bool)
     rows = EventCounts(normal=int(normal.sum()), alarmed=int((normal & raised).sum()))
     return rows + score_events(incidents_of(labels, kinds), alerts_of(raised, rest))
+
+
+def count_frame(frame: pd.DataFrame, alarm: NDArray[np.bool_], rest: int = 0) -> EventCounts:
+    """`count_events` of `alarm` `(n,)` for the rows of `frame`, labelled and sorted by endpoint and time, summed over endpoints."""
+    label, counts = frame["label"].to_numpy(), EventCounts()
+    for places in frame.groupby("endpoint", sort=False).indices.values():
+        counts += count_events(label[places], alarm[places], rest=rest)
+    return counts
 
 
 def _stretches(mask: NDArray[np.bool_], divided: NDArray[np.bool_] | None = None) -> list[Interval]:

@@ -19,6 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from ocad.detection.units import TO_SIGMA
 from ocad.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -58,7 +59,6 @@ _TENFOLD = 3.0
 _SMALLEST_SCALE = 0.01
 _CALM = 0.05
 """Added to the jitter before its logarithm."""
-_MAD_TO_SIGMA = 1.4826
 _FEW_ROWS = 32
 """Values below which an endpoint is measured by all endpoints together."""
 
@@ -304,7 +304,7 @@ def _normal_of(columns: Sequence[Floats]) -> tuple[float, float, float]:
     measured = [column[np.isfinite(column)] for column in columns]
     values = np.concatenate(measured)
     center = float(np.median(values))
-    scale = _MAD_TO_SIGMA * float(np.median(np.abs(values - center))) or float(np.std(values)) or abs(center) / 100
+    scale = TO_SIGMA * float(np.median(np.abs(values - center))) or float(np.std(values)) or abs(center) / 100
     scale = scale or _SMALLEST_SCALE
     steps = np.concatenate([np.abs(np.diff(np.arcsinh((column - center) / scale))) for column in measured])
     step = (float(np.median(steps)) or float(np.mean(steps))) if len(steps) else 0.0

@@ -9,15 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ocad.detection.clocks import MAX_AHEAD_S, SECOND, StreamClock
+from ocad.detection.detector import iso_time
 from ocad.detection.incidents import Incident, PointResult
 from ocad.detection.lines import MOST_BYTES
-from ocad.detection.presence import MOST_ENDPOINTS, SCORE, Presence
-from ocad.errors import DataError, OcadError, UsageError
+from ocad.detection.presence import MOST_ENDPOINTS, Presence
+from ocad.detection.units import ALARM
+from ocad.errors import DataError, OcadError, UsageError, in_one_line
 from ocad.runs import write_atomically
 from ocad.timeseries.rows import RowReader
 
@@ -31,7 +32,6 @@ MOST_REASONS = 50
 MOST_HELD = 1_000
 """Rows that are held at a time."""
 _OTHER = "other reasons"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Held(NamedTuple):
@@ -161,7 +161,7 @@ class Follower:
         if verdict == "past":
             raise DataError("a row's time is before 1970", "set the clock of its sender")
         if verdict == "future":
-            when = (_EPOCH + timedelta(microseconds=time_us)).isoformat()
+            when = iso_time(time_us)
             message = f"a row of endpoint `{endpoint}` is ahead of this machine's clock: `{when}`"
             raise DataError(message, "set the two clocks, or allow for it with `--max-ahead`")
         held = self._held.pop(endpoint, None)
@@ -192,7 +192,7 @@ class Follower:
         except OcadError:
             raise
         except Exception as error:  # one odd row must not end it
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = in_one_line(error)[:200]
             raise DataError(
                 f"the detector cannot score a row of endpoint `{endpoint}` ({reason})", "report it"
             ) from error
@@ -272,11 +272,11 @@ def fitted_steps(watch: Ensemble) -> dict[str, float]:
 
 
 def _silent(incident: Incident) -> PointResult:
-    return PointResult(SCORE if incident.open else 0.0, incident.open, {}, incident)
+    return PointResult(ALARM if incident.open else 0.0, incident.open, {}, incident)
 
 
 def _ahead(endpoint: str, time_us: int) -> DataError:
-    when = (_EPOCH + timedelta(microseconds=time_us)).isoformat()
+    when = iso_time(time_us)
     message = f"the time of a row of endpoint `{endpoint}` is `{when}`, far ahead of the rows around it"
     return DataError(message, "set the clock of its sender")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ocad.detection.sums import run_lengths
 from ocad.detection.units import ALARM
 from ocad.errors import UsageError
 
@@ -57,7 +58,7 @@ class Hold:
         begins = (values >= self.instant) | ((values >= self.on) & (within >= self.k))
         carried = self._below if self.alarm else 0
         quiet = (values < self.off) & ~begins
-        below = _run_lengths(np.concatenate([np.ones(carried, dtype=bool), quiet]))[carried:]
+        below = run_lengths(np.concatenate([np.ones(carried, dtype=bool), quiet]))[carried:]
         rows = np.arange(len(values))
         began = np.maximum.accumulate(np.where(begins, rows, -1 if self.alarm else -len(values) - 2))
         ended = np.maximum.accumulate(np.where(below >= self.m, rows, -len(values) - 1))
@@ -88,9 +89,3 @@ REST = 10
 def default_hold(level: float = ALARM) -> Hold:
     """The hold-down of scores in noise units: one row at `level` begins an alarm, one below three quarters of it ends it."""
     return Hold(on=level, instant=level, k=1, n=1, off=0.75 * level, m=1)
-
-
-def _run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each row how many rows in a row, it included, have `mask`."""
-    rows = np.arange(len(mask))
-    return rows - np.maximum.accumulate(np.where(mask, -1, rows))

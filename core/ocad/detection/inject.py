@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ocad.detection.units import TO_SIGMA
 from ocad.errors import DataError, UsageError, nearest
 
 LENGTHS = {"spike": (1, 3), "shift": (10, 40), "drift": (20, 40), "jitter": (10, 40), "loss": (3, 12)}
@@ -31,7 +32,6 @@ MOST = 0.10
 """The largest prevalence: with more than a tenth of all rows anomalous, "normal" means nothing."""
 NEIGHBOURHOOD = 100
 TREND = 101
-_MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def local_noise(values: NDArray[np.float64], start: int, end: int) -> float:
     near = wide[inner]
     rest = near - trend[inner]
     rest = rest[np.isfinite(rest)]
-    if len(rest) and (noise := _MAD_TO_SIGMA * float(np.median(np.abs(rest - np.median(rest))))) > 0:
+    if len(rest) and (noise := TO_SIGMA * float(np.median(np.abs(rest - np.median(rest))))) > 0:
         return noise
     return smallest_step(near) or smallest_step(values)
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.incidents import SHARE, Deviation, Kind, Measure
+from ocad.detection.sums import run_lengths
+from ocad.detection.units import TO_SIGMA
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -27,8 +29,6 @@ _TREND = 0.5
 """Share of the variance that a straight line explains, from which a slope dominates."""
 RARE = 15
 """Percent of rows out of the normal range below which an incident is over, whatever detectors remember."""
-_TO_SIGMA = 1.4826
-"""A median absolute deviation times this is a normal distribution's standard deviation."""
 _FLOOR = 0.01
 """Where the rows before do not vary at all, one hundredth of the level stands for their sigma."""
 
@@ -52,13 +52,9 @@ class Tally:
     def of(cls, during: Floats, unit: str = "", times: NDArray[np.int64] | None = None) -> Tally:
         """From the rows `(r,)`; `times` `(r,)` in µs, else their places."""
         moments = np.arange(len(during)) if times is None else times
-        lost, known = lost_rows(during, unit), np.flatnonzero(np.isfinite(during))
-        run = int(lost_runs(lost[:, None] >= 0.5, np.zeros(1, np.int64)).max(initial=0))
-        if not len(known):
-            return cls(len(during), float(lost.sum()), run, math.nan, 0, math.nan, 0)
-        low, high = int(known[during[known].argmin()]), int(known[during[known].argmax()])
-        ends = (float(during[low]), int(moments[low]), float(during[high]), int(moments[high]))
-        return cls(len(during), float(lost.sum()), run, *ends)
+        lost = lost_rows(during, unit)
+        run = int(run_lengths(lost >= 0.5).max(initial=0))
+        return cls(len(during), float(lost.sum()), run, *ends_of(during, moments))
 
     def peak(self, normal: float) -> tuple[float, int] | None:
         """The value farthest from `normal` and when it was first reached; None where nothing was measured."""
@@ -228,15 +224,18 @@ def deviations_of(contrasts: Mapping[str, Contrast], kind: Kind) -> dict[str, De
     return {metric: found[metric] for metric in involved or order[:1]}
 
 
+def ends_of(values: Floats, moments: NDArray[np.int64]) -> tuple[float, int, float, int]:
+    """The least and the largest of `values` `(r,)`, each with its first of `moments` `(r,)`; NaN where nothing was measured."""
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return math.nan, 0, math.nan, 0
+    low, high = int(known[values[known].argmin()]), int(known[values[known].argmax()])
+    return float(values[low]), int(moments[low]), float(values[high]), int(moments[high])
+
+
 def lost_rows(values: Floats, unit: str) -> Floats:
     """How much of each row was lost, 0 to 1: all of it where there is no value, else the value in the unit `share`."""
     return np.where(np.isfinite(values), np.clip(values, 0, 1) if unit == SHARE else 0.0, 1.0)
-
-
-def lost_runs(lost: Flags, before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many rows up to each of `lost` `(r, m)` were lost one after the other, after `before` `(m,)` such rows."""
-    rows = np.arange(len(lost))[:, None]
-    return np.asarray(rows - np.maximum.accumulate(np.where(lost, -1 - before, rows), axis=0))
 
 
 def _deviation(found: Contrast, kind: Kind) -> Deviation:
@@ -280,7 +279,7 @@ def _robust_sigma(values: Floats, centre: float) -> float:
     """From the median absolute deviation; from the standard deviation where more than half of the rows are equal."""
     if len(values) < 2:
         return 0.0
-    return _TO_SIGMA * _median(np.abs(values - centre)) or float(np.std(values))
+    return TO_SIGMA * _median(np.abs(values - centre)) or float(np.std(values))
 
 
 def _median(values: Floats) -> float:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ocad.detection.units import TO_SIGMA
 from ocad.errors import OcadError
-
-_MAD_TO_SIGMA = 1.4826
 
 
 def change_points(values: ArrayLike, penalty: float | None = None, least_rows: int = 5) -> list[int]:
@@ -38,7 +37,7 @@ def _scaled(column: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np
     last = np.maximum.accumulate(np.where(np.isfinite(column), rows, 0))
     filled = np.nan_to_num(column[last], nan=float(np.nanmedian(column)) if np.isfinite(column).any() else 0.0)
     differences = np.diff(filled)
-    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(differences))) / math.sqrt(2) or float(np.std(differences)) or 1.0
+    sigma = TO_SIGMA * float(np.median(np.abs(differences))) / math.sqrt(2) or float(np.std(differences)) or 1.0
     return np.asarray((filled - np.median(filled)) / sigma)
 
 

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from ocad.detection.incidents import Incident
 from ocad.detection.tracker import fingerprint
+from ocad.detection.units import ALARM
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCORE = 8.0
-"""What a silence scores: where detectors alarm. How grave it is, its length says."""
 MOST_ENDPOINTS = 10_000
 """Endpoints that a stream may have at a time; beyond them those not heard for longest are forgotten."""
 _MISSED = 2.5
@@ -127,7 +126,7 @@ class Rhythm:
 def silence(endpoint: str, metrics: Sequence[str], start_us: int, end_us: int | None) -> Incident:
     """The incident of an endpoint last heard at `start_us`, until `end_us` where it spoke again; it has no rows."""
     identity = fingerprint(f"{endpoint} silent", start_us)
-    return Incident(identity, endpoint, tuple(metrics), start_us, end_us, "silent", SCORE, {}, {}, 0)
+    return Incident(identity, endpoint, tuple(metrics), start_us, end_us, "silent", ALARM, {}, {}, 0)
 
 
 def silences(frame: pd.DataFrame, metrics: Sequence[str], steps: Mapping[str, float]) -> Iterator[tuple[Incident, int]]:

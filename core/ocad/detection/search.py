@@ -1,8 +1,8 @@
 """The search for an alarm rule: weights on a simplex, one level, one hold-down; it must beat the plain rule to replace it.
 
 Rules come from a fixed grid, so that the seed decides about little. What a rule is worth is the mean over resamples of
-the labelled blocks (bagging, Breiman 1996): the rule that wins most of them is taken. Whether
-the result is better than the plain rule is asked of blocks that did not choose it, paired, with an interval.
+the labelled blocks (bagging, Breiman 1996): the rule that wins most of them is taken. Whether it is better than the plain
+rule is asked of blocks that did not choose it, paired, with an interval.
 """
 
 from __future__ import annotations
@@ -77,18 +77,14 @@ def search(
     for fold in range(folds):
         inside = fold_of == fold
         if inside.any() and not inside.all():
-            chosen = _bagged(rules, table[:, ~inside], plain, generator)
-            held_out[inside] = [
-                (one.found, one.missed, one.right, one.wrong) for one in _only(labelled, inside, chosen)
-            ]
+            held_out[inside] = table[_bagged(rules, table[:, ~inside], generator), inside]
         else:
             held_out[inside] = table[0, inside]
     gain = _gain(held_out, table[0], generator)
     better = gain[1] > 0
-    best = _bagged(rules, table, plain, generator) if better else plain
-    counts = labelled.count(best)
+    best = _bagged(rules, table, generator) if better else 0
     outside = _as_counts(held_out) if better else _sum(per_rule[0])
-    return Found(best, better, _sum(counts), outside, gain, _best(rules, per_rule))
+    return Found(rules[best], better, _sum(per_rule[best]), outside, gain, _best(rules, per_rule))
 
 
 def steps_of(members: int, levels: Sequence[float] = LEVELS) -> int:
@@ -121,13 +117,13 @@ def summary(counts: EventCounts) -> dict[str, float]:
     return metrics | {"found": counts.found, "missed": counts.missed, "right": counts.right, "wrong": counts.wrong}
 
 
-def _bagged(rules: Sequence[AlarmRule], table: Table, plain: AlarmRule, generator: np.random.Generator) -> AlarmRule:
-    """The rule that wins most resamples of the segments of `table`; ties go to the one nearest to `plain`."""
+def _bagged(rules: Sequence[AlarmRule], table: Table, generator: np.random.Generator) -> int:
+    """The place of the rule that wins most resamples of the segments of `table`; ties go to the one nearest to the first."""
     draws = generator.multinomial(table.shape[1], np.full(table.shape[1], 1 / table.shape[1]), RESAMPLES)
     scores = _f1(np.einsum("bs,rsc->brc", draws, table))
-    distance = np.array([_distance(rule, plain) for rule in rules])
+    distance = np.array([_distance(rule, rules[0]) for rule in rules])
     wins = np.bincount([np.lexsort((distance, -row.round(6)))[0] for row in scores], minlength=len(rules))
-    return rules[int(np.lexsort((distance, -wins))[0])]
+    return int(np.lexsort((distance, -wins))[0])
 
 
 def _gain(held_out: Table, plain: Table, generator: np.random.Generator) -> tuple[float, float, float]:
@@ -150,11 +146,6 @@ def _f1(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def _distance(rule: AlarmRule, plain: AlarmRule) -> float:
     apart = sum(abs(left - right) for left, right in zip(rule.weights, plain.weights, strict=True))
     return apart + abs(math.log(rule.on / plain.on)) + (rule.k != plain.k)
-
-
-def _only(labelled: Labelled, inside: NDArray[np.bool_], rule: AlarmRule) -> list[EventCounts]:
-    kept = Labelled(labelled.scores, [one for one, here in zip(labelled.segments, inside, strict=True) if here])
-    return kept.count(rule)
 
 
 def _as_counts(table: Table) -> EventCounts:

@@ -33,6 +33,12 @@ def window_sums(increments: Floats, window: int, shortest: int = 1, prompt: bool
     return np.where(increments[window:] > 0, largest, 0.0) if prompt else np.asarray(largest)
 
 
+def run_lengths(mask: NDArray[np.bool_], before: NDArray[np.int64] | int = 0) -> NDArray[np.int64]:
+    """For each row of `mask` `(n, …)` how many rows in a row, it included, hold, after `before` (…) such rows."""
+    rows = np.arange(len(mask)).reshape(-1, *(1,) * (mask.ndim - 1))
+    return np.asarray(rows - np.maximum.accumulate(np.where(mask, -1 - before, rows), axis=0))
+
+
 def point_sum(
     newest_first: Sequence[float], drifts: Sequence[float], down_too: bool, shortest: int = 1, prompt: bool = False
 ) -> float:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ocad.contexts import Artifact, Evaluation, Export, PreparedData, Trained
 from ocad.detection.calibration import Calibration
-from ocad.detection.events import EventCounts, count_events
+from ocad.detection.detector import normal_rows
+from ocad.detection.events import count_frame
 from ocad.detection.hold import REST, default_hold
 from ocad.detection.power import measure_power
 from ocad.detection.units import ALARM
-from ocad.errors import DataError, UsageError
+from ocad.errors import DataError, UsageError, in_one_line
 from ocad.figures import new_figure, write_figure
 from ocad.metrics.ranking import auc, average_precision
 from ocad.runs import write_json
@@ -70,11 +71,6 @@ def metrics_of(context: RunContext) -> tuple[str, ...]:
     raise UsageError(
         f"the plugin `{context.plugin}` needs a metric", "give it with `--metric NAME`, or `metrics` in its settings"
     )
-
-
-def normal_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that no label calls anomalous; all of them where there are no labels."""
-    return frame[frame["label"] != 1] if "label" in frame else frame
 
 
 def train(context: RunContext, data: PreparedData, learn: Learn) -> Trained:
@@ -140,12 +136,10 @@ def measure_labelled(frame: pd.DataFrame, scores: Floats) -> dict[str, float]:
     """Metrics of `scores` `(n,)` for the rows of `frame`, sorted by endpoint and time, labels of both classes."""
     label = frame["label"].to_numpy()
     metrics = {"auc": auc(label, scores), "average_precision": average_precision(label, scores)}
-    counts = EventCounts()
+    alarm = np.zeros(len(frame), dtype=bool)
     for places in frame.groupby("endpoint", sort=False).indices.values():
-        counts += count_events(label[places], default_hold().run(scores[places]), rest=REST)
-    events = counts.metrics()
-    names = ("event_precision", "event_recall", "event_f1", "point_fpr")
-    return metrics | {name: float(getattr(events, name)) for name in names}
+        alarm[places] = default_hold().run(scores[places])
+    return metrics | count_frame(frame, alarm, REST).metrics().to_json()
 
 
 def export(context: RunContext, trained: Trained) -> Export:
@@ -166,7 +160,7 @@ def load(version: Version, kind: type[AnyDetector]) -> AnyDetector:
         value: dict[str, Any] = json.loads(version.file("estimator").read_text(encoding="utf-8"))
         return kind.from_json(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = in_one_line(error)
         raise DataError(f"`{version.ref}` does not hold a detector ({reason})", "train and register it again") from None
 
 

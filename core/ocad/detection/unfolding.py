@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ocad.detection.kinds import RARE, Baseline, Tally, lost_rows, lost_runs
+from ocad.detection.kinds import RARE, Baseline, Tally, ends_of, lost_rows
+from ocad.detection.sums import run_lengths
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -150,7 +151,7 @@ class Unfolding:
         """Sums up losses, the longest stretch of them, and how many rows are out of range; sums are those of single rows."""
         lost = np.column_stack([lost_rows(values[:, column], unit) for column, unit in enumerate(self._units)])
         sums = np.add.accumulate(np.vstack([self._lost, lost]))[1:]
-        runs = lost_runs(lost >= 0.5, self._run)
+        runs = run_lengths(lost >= 0.5, self._run)
         out = np.column_stack([before.beyond(values[:, column]) for column, before in enumerate(self.before)])
         excess = self._excess + np.cumsum(100 * out.any(axis=1) - RARE)
         place = int(excess.argmax())
@@ -161,11 +162,11 @@ class Unfolding:
 
     def _stretch(self, column: int, values: Floats, times: NDArray[np.int64]) -> None:
         """Moves the least and the largest value of a metric out to those of `values` `(r,)`."""
-        found, ends, ends_us = Tally.of(values, self._units[column], times), self._ends[column], self._ends_us[column]
-        if not found.low >= ends[0] and not math.isnan(found.low):
-            ends[0], ends_us[0] = found.low, found.low_us
-        if not found.high <= ends[1] and not math.isnan(found.high):
-            ends[1], ends_us[1] = found.high, found.high_us
+        (low, low_us, high, high_us), ends, ends_us = ends_of(values, times), self._ends[column], self._ends_us[column]
+        if not low >= ends[0] and not math.isnan(low):
+            ends[0], ends_us[0] = low, low_us
+        if not high <= ends[1] and not math.isnan(high):
+            ends[1], ends_us[1] = high, high_us
 
     def _keep(self, rows: list[list[float]]) -> None:
         self._rows += rows

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.alerts.rules import SEVERITIES
-from ocad.detection.events import EventCounts, count_events
+from ocad.detection.events import count_frame
 from ocad.detection.incidents import Incident
 from ocad.detection.rule import AlarmRule
 from ocad.detection.wording import agreed, far_from_normal, local_time
@@ -132,9 +132,7 @@ def _alone(findings: Findings, scores: NDArray[np.float64]) -> NDArray[np.bool_]
 
 
 def _counted(name: str, alarms: NDArray[np.bool_], findings: Findings) -> tuple[object, ...]:
-    label, counts = findings.frame["label"].to_numpy(), EventCounts()
-    for places in findings.frame.groupby("endpoint", sort=False).indices.values():
-        counts += count_events(label[places], alarms[places])
+    counts = count_frame(findings.frame, alarms)
     shares = counts.metrics()
     measured = (shares.event_precision, shares.event_recall, shares.event_f1, shares.point_fpr)
     return name, counts.found, counts.missed, counts.right, counts.wrong, *(f"{value:.3f}" for value in measured)

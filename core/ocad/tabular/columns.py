@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from ocad.catalogue import Kind
-from ocad.cells import NULLS, NUMBER, is_text, numbers_of, plain, text_of
-from ocad.errors import DataError, nearest
+from ocad.cells import NUMBER, flags_as_digits, is_missing, is_text, numbers_of, plain, text_of
+from ocad.errors import DataError, nearest, shown
 from ocad.times import MISSING, OUTSIDE, Clock
 
 Rows = int | NDArray[np.int64]
 Odd = NDArray[np.bool_]
-_SHOWN = 60
 
 
 def row_number(rows: Rows, mask: NDArray[np.bool_]) -> int:
@@ -74,7 +73,7 @@ def categories(column: pa.Array, name: str, kind: Kind, rows: Rows = 0) -> pa.Ar
                 "list it under `numeric`, or leave it out",
             )
         raise DataError(
-            f"column `{name}` holds `{_shown(value)}` in row {row_number(rows, odd)}, not a whole number",
+            f"column `{name}` holds `{shown(value)}` in row {row_number(rows, odd)}, not a whole number",
             "list it under `features.text`",
         )
     return values
@@ -108,7 +107,7 @@ def numbers(column: pa.Array, name: str, rows: Rows = 0) -> NDArray[np.float32]:
         wide = numbers_of(column.slice(int(odd.argmax()), 1))[0][0]
         if np.isinf(wide) or np.isfinite(wide):
             raise DataError(f"column `{name}` is infinite in row {row}", "write a missing value as NaN")
-        raise DataError(f"column `{name}` holds `{_shown(value)}` in row {row}, not a number", "correct it")
+        raise DataError(f"column `{name}` holds `{shown(value)}` in row {row}, not a number", "correct it")
     return values
 
 
@@ -132,7 +131,7 @@ def seconds(column: pa.Array, name: str, clock: Clock, rows: Rows = 0) -> NDArra
         row = rows + place if isinstance(rows, int) else int(rows[place])
         if reasons[place] == MISSING:
             raise DataError(f"column `{name}` has no time in row {row}", "remove the row")
-        value = _shown(column[place].as_py())
+        value = shown(column[place].as_py())
         if reasons[place] == OUTSIDE:
             raise DataError(
                 f"column `{name}` holds `{value}` in row {row}, outside the years 1900 to 2199", "correct it"
@@ -160,10 +159,9 @@ def _texts(column: pa.Array, name: str) -> pa.Array:
 def _spelled_integers(column: pa.Array, flags: bool) -> tuple[pa.Array, Odd]:
     """Whole numbers that are written as text: `7`, `+7`, `007`, `7.0`; with `flags` also `True` and `False`, as 1 and 0."""
     if flags:
-        column = pc.replace_substring_regex(column, r"(?i)^\s*true\s*$", "1")
-        column = pc.replace_substring_regex(column, r"(?i)^\s*false\s*$", "0")
+        column = flags_as_digits(column)
     text = pc.utf8_trim_whitespace(column)
-    missing = pc.or_kleene(pc.is_null(text), pc.is_in(text, value_set=pa.array(NULLS)))
+    missing = is_missing(text)
     short = pc.match_substring_regex(text, r"^[+-]?\d{1,18}$").fill_null(False)
     values = pc.if_else(short, pc.utf8_ltrim(text, characters="+"), None).cast(pa.int64())
     rest = pc.invert(pc.or_(short, missing)).to_numpy(zero_copy_only=False)
@@ -214,8 +212,3 @@ def _no_numbers(column: pa.Array, name: str) -> DataError:
 
 def _type_name(column: pa.Array) -> str:
     return "double" if is_text(column.type) else str(column.type)
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from ocad.catalogue import PANDAS_INDEX, Kind
-from ocad.cells import NULLS, NUMBER, is_text
+from ocad.cells import NUMBER, is_missing, is_text
 from ocad.errors import DataError
 from ocad.tabular.spec import TIMES
 
@@ -51,7 +51,7 @@ class KindFit:
         if not self._open and self._seen:
             return
         text = pc.utf8_trim_whitespace(column)
-        null = pc.is_in(text, value_set=pa.array([*NULLS, None]))
+        null = is_missing(text)
         self._spelled_null = self._spelled_null or bool(pc.any(pc.and_(null, pc.not_equal(text, ""))).as_py())
         text = text.filter(pc.invert(null))
         if not len(text):

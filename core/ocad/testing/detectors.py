@@ -94,10 +94,11 @@ def is_calibrated(bench: Bench) -> str:
     """About one in a hundred of the held-out normal rows has a surprise of 2; without a calibration none is an alarm."""
     import pandas as pd
 
+    from ocad.detection.detector import normal_rows
     from ocad.detection.training import surprises
 
     held_out = pd.read_parquet(need(bench.prepared).splits["validation"])
-    normal = held_out[held_out["label"] != 1] if "label" in held_out else held_out
+    normal = normal_rows(held_out)
     model = _load(bench)
     scores, calibration = model.score(normal), getattr(model, "calibration", None)
     if calibration is None:

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import types
 
 from ocad.catalogue import DataSource, column_names
-from ocad.cells import numbers_of, plain
+from ocad.cells import flags_as_digits, numbers_of, plain
 from ocad.errors import DataError, UsageError, nearest
 from ocad.tables import CsvTable, is_parquet, read_columns
 from ocad.times import Clock
@@ -212,8 +211,7 @@ def _add_label(source: DataSource, table: pa.Table, data: pd.DataFrame, numbers:
         return 0
     column = plain(table.column(source.label), source.label)
     if types.is_string(column.type):  # `True` and `False` are a label, as they are of type boolean
-        words = pc.replace_substring_regex(column, r"(?i)^\s*true\s*$", "1")
-        column = pc.replace_substring_regex(words, r"(?i)^\s*false\s*$", "0")
+        column = flags_as_digits(column)
     labels = read_numbers(column, source.label, numbers)
     wrong = (labels != 0) & (labels != 1) & ~np.isnan(labels)
     if wrong.any():

@@ -87,8 +87,7 @@ def put_labels(source: DataSource, data: pd.DataFrame, incidents: list[ListedInc
         if incident.link not in first:
             raise DataError(f"{name} names the link `{incident.link}`, which data `{source.name}` does not have",
                             nearest(incident.link, first))  # fmt: skip
-        begin = first[incident.link]
-        stop = begin + int(np.count_nonzero(endpoints == incident.link))
+        begin, stop = first[incident.link], int(np.searchsorted(endpoints, incident.link, side="right"))
         mine = times[begin:stop]
         low = begin + int(np.searchsorted(mine, incident.start_us, side="left"))
         high = begin + int(np.searchsorted(mine, incident.end_us, side="right"))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ocad.catalogue import DataSource
 from ocad.cells import number_of, numbers_of, plain, text_of, texts_of
-from ocad.errors import DataError, nearest
+from ocad.errors import DataError, nearest, shown
 from ocad.times import MISSING, NUMERIC, OUTSIDE, Clock, TimeError
 
 NO_UNIT = "give its `time_unit` in `configs/data/`, or write times as ISO 8601"
@@ -110,10 +110,9 @@ def read_numbers(column: pa.Array, name: str, rows: NDArray[np.int64], decimal: 
         raise DataError(f"column `{name}` {kind}, not a number", "choose a numeric column") from None
     if odd.any():
         place = int(odd.argmax())
-        value = column[place].as_py()
-        shown = value if len(value) <= 60 else f"{value[:60]}…"
+        value = shown(column[place].as_py())
         raise DataError(
-            f"column `{name}` holds `{shown}` in row {rows[place]}, not a number", "choose a numeric column"
+            f"column `{name}` holds `{value}` in row {rows[place]}, not a number", "choose a numeric column"
         )
     infinite = np.isinf(values)
     if infinite.any():

@@ -115,7 +115,7 @@ impl Model {
                 let graph = graph.map_or_else(|| helper(&runtime, &path, &signature), Ok);
                 match graph {
                     Ok(graph) => {
-                        Worker { index, graph, queue, dispatch, metrics, statistics, buffers: Vec::new() }.run()
+                        Worker { index, graph, queue, dispatch, metrics, statistics, buffers: Vec::new() }.run();
                     }
                     Err(cause) => tracing::warn!(%cause, path = %path.display(), "a further session cannot be built"),
                 }

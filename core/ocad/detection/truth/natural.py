@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ocad.detection.events import Interval
 from ocad.detection.inject import smallest_step
+from ocad.detection.units import TO_SIGMA
 
 HALF = 100
 """Rows before and after a row that say what is normal around it."""
@@ -26,7 +27,6 @@ SIDE = 30
 """Rows on each side whose medians are compared for a lasting step."""
 TAIL = 0.999
 """The quantile of natural deviations above which an injected spike can be told from them."""
-_MAD_TO_SIGMA = 1.4826
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -73,7 +73,7 @@ def surroundings(values: ArrayLike) -> tuple[Floats, Floats]:
     """
     column = np.asarray(values, np.float64)
     level = _running_median(column)
-    noise = _MAD_TO_SIGMA * _running_median(np.abs(column - level))
+    noise = TO_SIGMA * _running_median(np.abs(column - level))
     flat = ~(noise > 0)
     if flat.any():
         whole = smallest_step(column) or np.inf

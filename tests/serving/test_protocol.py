@@ -294,8 +294,9 @@ def test_the_openapi_document_names_every_path(server: Server) -> None:
     base = "/v2/models/{name}"
     expected = {"/v2", "/v2/health/live", "/v2/health/ready", "/metrics", "/openapi.json", "/v2/repository/index"}
     expected |= {f"/v2/repository/models/{{name}}/{what}" for what in ("load", "unload")}
+    expected.add("/v2/models/stats")
     for stem in (base, f"{base}/versions/{{version}}"):
-        expected |= {stem, f"{stem}/ready", f"{stem}/config", f"{stem}/infer"}
+        expected |= {stem, f"{stem}/ready", f"{stem}/config", f"{stem}/infer", f"{stem}/stats"}
     assert paths == expected
     for path, operations in document["paths"].items():
         named = set(re.findall(r"{(\w+)}", path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,6 +25,27 @@ ROOT = Path(__file__).resolve().parent.parent
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The registry's caches lie in a temporary folder, of child processes too."""
     os.environ["OCAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--shuffle SEED`: the files in random order, and the tests in each; what needs an order fails there."""
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in the random order of SEED")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffles as asked for; a file's tests stay together, whose fixtures are its own."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    generator, files = random.Random(seed), dict[Path, list[pytest.Item]]()
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    ordered = list(files.values())
+    generator.shuffle(ordered)
+    for tests in ordered:
+        generator.shuffle(tests)
+    items[:] = [item for tests in ordered for item in tests]
 
 
 def pytest_configure() -> None:

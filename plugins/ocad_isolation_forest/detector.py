@@ -13,6 +13,7 @@ from ocad.detection.detector import Series, SeriesDetector
 from ocad.detection.features import RollingFeatures, State
 from ocad.errors import UsageError
 from ocad_isolation_forest.graph import FEATURES, SCORE
+from ocad_isolation_forest.spikes import Spikes
 
 if TYPE_CHECKING:
     from ocad.protocols import Arrays, Predictor
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 
 BLOCK = 8192
 """Rows that are scored at a time: their features stay in the cache."""
-_PROBE, _PROBE_ROWS, _OUT_ROWS = "\0probe", 64, 8
+_PROBE_ROWS, _OUT_ROWS = 64, 8
 MOST_ROWS = 200_000
 """Training rows that trees draw theirs from, spread evenly over more."""
 
@@ -44,6 +45,7 @@ class IsolationForestDetector(SeriesDetector):
         super().__init__(metrics)
         self.growth = growth or Growth()
         self.features: RollingFeatures | None = None
+        self.spikes: Spikes | None = None
         self.forest: Any = None
         """scikit-learn's forest where this detector was fitted, None where it was loaded."""
         self._graph: Predictor | None = None
@@ -54,23 +56,16 @@ class IsolationForestDetector(SeriesDetector):
         from ocad_isolation_forest.growing import grow
 
         self.features = RollingFeatures.fit(self.metrics, {part.endpoint: part.values for part in series})
-        rows = np.concatenate([self.feature_rows(part.endpoint, part.times, part.values) for part in series])
+        found = {part.endpoint: self.feature_rows(part.endpoint, part.times, part.values) for part in series}
         self.forget()
-        chosen = np.unique(np.linspace(0, len(rows) - 1, MOST_ROWS).astype(np.int64))
-        self.forest, self._graph = grow(rows[chosen], self.features, self.growth)
+        rows = np.concatenate(list(found.values()))
+        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_ROWS).astype(np.int64))]
+        self.forest, self._graph = grow(chosen, self.features, self.growth)
+        self.spikes = self._fit_spikes(found, chosen)
 
     def ceiling(self) -> float:
-        """See `SeriesDetector`: the score of a single metric ten deviations out for some rows."""
-        normal = self.fitted_features().everywhere
-        rows = np.tile(np.asarray(normal.center), (_PROBE_ROWS, 1))
-        times, found = np.arange(_PROBE_ROWS) * 1_000_000, []
-        for column, scale in enumerate(normal.scale):
-            probe = rows.copy()
-            probe[-_OUT_ROWS:, column] += 10 * scale
-            found.append(float(self.raw_series(_PROBE, times, probe)[-_OUT_ROWS:].max()))
-            del self.tracks[_PROBE]
-        self.unseen.discard(_PROBE)
-        return min(found)
+        """See `SeriesDetector`; what the trees say of a single metric ten deviations out for some rows."""
+        return min(self._probed([column]) for column in range(len(self.metrics)))
 
     def feature_rows(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> NDArray[np.float32]:
         """The features `(n, k)` of one endpoint's rows in time order, as the graph takes them; advances its track."""
@@ -81,18 +76,18 @@ class IsolationForestDetector(SeriesDetector):
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""
         features, state = self._rolling(endpoint)
-        breaks, result = self.breaks(endpoint, times), np.empty(len(values))
+        breaks, result, spikes = self.breaks(endpoint, times), np.empty(len(values)), self.fitted_spikes()
         for first in range(0, len(values), BLOCK):
             block = slice(first, first + BLOCK)
-            rows = features.rows(endpoint, state, breaks[block], values[block])
-            result[block] = self.predict({FEATURES: rows.astype(np.float32, order="C")})[SCORE][:, 0]
+            rows = features.rows(endpoint, state, breaks[block], values[block]).astype(np.float32, order="C")
+            result[block] = spikes.above(endpoint, rows, self._trees(rows))
         return result
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
         features, state = self._rolling(endpoint)
-        row = features.row(endpoint, state, self.is_break(endpoint, time_us), values)
-        return float(self.predict({FEATURES: np.array([row], np.float32)})[SCORE][0, 0])
+        row = np.array([features.row(endpoint, state, self.is_break(endpoint, time_us), values)], np.float32)
+        return float(self.fitted_spikes().above(endpoint, row, self._trees(row))[0])
 
     def predict(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:
         """`score` `(n, 1)` for `features` `(n, k)`; see `Predictor.predict`."""
@@ -119,6 +114,7 @@ class IsolationForestDetector(SeriesDetector):
             "contamination": growth.contamination,
             "seed": growth.seed,
             "features": self.fitted_features().to_json(),
+            "spikes": self.fitted_spikes().to_json(),
         }
 
     @classmethod
@@ -127,6 +123,7 @@ class IsolationForestDetector(SeriesDetector):
         names = ("n_estimators", "max_samples", "contamination", "seed")
         detector = cls(metrics, Growth(**{name: parameters[name] for name in names}))
         detector.features = RollingFeatures.from_json(metrics, parameters["features"])
+        detector.spikes = Spikes(**parameters["spikes"])
         return detector
 
     def fitted_features(self) -> RollingFeatures:
@@ -134,6 +131,36 @@ class IsolationForestDetector(SeriesDetector):
         if self.features is None:
             raise UsageError("the forest is not grown", "call `fit`, or load a registered version")
         return self.features
+
+    def fitted_spikes(self) -> Spikes:
+        """What single rows say; raises `UsageError` before `fit`."""
+        if self.spikes is None:
+            raise UsageError("the forest is not grown", "call `fit`, or load a registered version")
+        return self.spikes
+
+    def _fit_spikes(self, found: Mapping[str, NDArray[np.float32]], grown_on: NDArray[np.float32]) -> Spikes:
+        """From the features of the training rows by endpoint, and those among them that the trees grew on."""
+        down = [metric not in self.upward for metric in self.metrics]
+        counts = [not share for share in self.is_share]
+        gains = {endpoint: Spikes.gain(rows, down, counts) for endpoint, rows in found.items()}
+        gains[""] = np.median(list(gains.values()), axis=0).tolist()
+        scores = self._trees(grown_on)
+        highest = max(float(scores.max()), self._probed(range(len(self.metrics))))
+        return Spikes(down, gains, highest, float(np.median(scores)))
+
+    def _probed(self, columns: Sequence[int]) -> float:
+        """The highest score of the trees where the metrics of `columns` are ten deviations out for some rows."""
+        features = self.fitted_features()
+        normal = features.everywhere
+        rows = np.tile(np.asarray(normal.center), (_PROBE_ROWS, 1))
+        for column in columns:
+            rows[-_OUT_ROWS:, column] += 10 * normal.scale[column]
+        found = features.rows("", features.fresh(), np.arange(_PROBE_ROWS) == 0, rows)
+        return float(self._trees(found.astype(np.float32, order="C"))[-_OUT_ROWS:].max())
+
+    def _trees(self, features: NDArray[np.float32]) -> Floats:
+        """The scores `(n,)` of the trees for `features` `(n, k)`."""
+        return self.predict({FEATURES: features})[SCORE][:, 0].astype(np.float64)
 
     def _rolling(self, endpoint: str) -> tuple[RollingFeatures, State]:
         """The features and the endpoint's state of them."""

@@ -28,7 +28,7 @@ class RankDetector(SeriesDetector):
 
     p is the rank of the feature among those of the newest `memory` rows of the same endpoint, in both directions for the
     level, upwards for change and losses (Laxhammar and Falkman 2014). The rows that are compared with grow on while
-    scoring: what goes on becomes normal.
+    scoring: what goes on becomes normal. Lost rows are not among them: an outage never does.
     """
 
     def __init__(self, metrics: Sequence[str], settings: RankSettings) -> None:
@@ -58,12 +58,12 @@ class RankDetector(SeriesDetector):
         """See `SeriesDetector`."""
         broken, track = self.breaks(endpoint, times).tolist(), self._track(endpoint)
         rows = zip(values.tolist(), broken, strict=True)
-        return np.array([self._surprise(track, self._advance(track, row, fresh)) for row, fresh in rows])
+        return np.array([self._surprise(track, row, fresh) for row, fresh in rows])
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
         fresh, track = self.is_break(endpoint, time_us), self._track(endpoint)
-        return self._surprise(track, self._advance(track, values, fresh))
+        return self._surprise(track, values, fresh)
 
     def parameters(self) -> dict[str, Any]:
         """See `SeriesDetector`."""
@@ -86,14 +86,15 @@ class RankDetector(SeriesDetector):
         return track
 
     def _track(self, endpoint: str) -> dict[str, Any]:
-        """The track with `recent`, a ring of each feature's numbers whose oldest is at `oldest`, and `ordered`, the same sorted."""
+        """The track with `recent`, a ring of each feature's numbers with its `oldest`, and `ordered`, the same sorted."""
         track = self._averages(endpoint)
         if "recent" not in track:
             rows = self.seeds.get(endpoint, self.seeds.get("", []))[-self.settings.memory :]
             track["recent"] = [list(column) for column in zip(*rows, strict=True)] or [
                 [] for _ in range(FEATURES * len(self.metrics))
             ]
-            track["ordered"], track["oldest"] = [sorted(column) for column in track["recent"]], 0
+            track["ordered"] = [sorted(column) for column in track["recent"]]
+            track["oldest"] = [0] * len(track["recent"])
         return track
 
     def _advance(self, track: dict[str, Any], values: Sequence[float], fresh: bool) -> list[float]:
@@ -113,9 +114,10 @@ class RankDetector(SeriesDetector):
             before[index] = value
         return list(averages)
 
-    def _surprise(self, track: dict[str, Any], features: Sequence[float]) -> float:
-        """The sum of -log10 p; takes the features in."""
+    def _surprise(self, track: dict[str, Any], values: Sequence[float], fresh: bool) -> float:
+        """The sum of -log10 p of one row; takes in the features of what was measured."""
         memory, oldest, surprise = self.settings.memory, track["oldest"], 0.0
+        features = self._advance(track, values, fresh)
         for index, (feature, recent, ordered) in enumerate(
             zip(features, track["recent"], track["ordered"], strict=True)
         ):
@@ -125,14 +127,15 @@ class RankDetector(SeriesDetector):
                 if index % FEATURES == 0:
                     p = min(1.0, 2 * p, 2 * (bisect_right(ordered, feature) + 1) / (count + 1))
                 surprise -= math.log10(p)
+            if math.isnan(values[index // FEATURES]):
+                continue
             insort(ordered, feature)
             if count < memory:
                 recent.append(feature)
-            else:
-                del ordered[bisect_left(ordered, recent[oldest])]
-                recent[oldest] = feature
-        if count >= memory:
-            track["oldest"] = (oldest + 1) % memory
+                continue
+            del ordered[bisect_left(ordered, recent[oldest[index]])]
+            recent[oldest[index]] = feature
+            oldest[index] = (oldest[index] + 1) % memory
         return surprise
 
 

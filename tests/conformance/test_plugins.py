@@ -17,14 +17,9 @@ from ocad.testing.conformance import CHECKS
 from ocad.testing.series import SPIKES, write_incidents, write_series
 
 _PLUGINS = sorted(entry.name for entry in entry_points(group=PLUGIN_GROUP))
-_FOREST = pytest.mark.xfail(
-    reason="a forest's score is flat, within noise, far outside of what it has seen", strict=False
-)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=_FOREST if name == "isolation_forest" else ()) for name in _PLUGINS]
-)
+@pytest.mark.parametrize("name", _PLUGINS)
 def test_it_keeps_every_promise(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCAD_HOME", str(tmp_path))
     findings = check_plugin(name, folder=tmp_path / "check")

@@ -178,15 +178,15 @@ def test_the_graph_can_be_asked_elsewhere(bench: Bench) -> None:
     reference = bench.result.version.ref
     assert list(detector.graphs()) == [reference]
 
-    class Doubled:
+    class Halved:
         def predict(self, inputs: object) -> dict[str, NDArray[np.float32]]:
-            return {SCORE: 2 * other.graphs()[reference].predict(inputs)[SCORE]}  # type: ignore[arg-type]
+            return {SCORE: other.graphs()[reference].predict(inputs)[SCORE] / 2}  # type: ignore[arg-type]
 
     frame = bench.links.head(50)
-    detector.use_graph(reference, Doubled())
-    np.testing.assert_array_equal(detector.raw(frame), 2 * fresh(bench).raw(frame))
+    detector.use_graph(reference, Halved())
+    np.testing.assert_array_equal(detector.raw(frame), 0.5 * fresh(bench).raw(frame))
     with pytest.raises(UsageError, match="the detector asks no graph of `tcn-lbm"):
-        detector.use_graph("tcn-lbm@1.0.0", Doubled())
+        detector.use_graph("tcn-lbm@1.0.0", Halved())
 
 
 def test_what_cannot_be_used_is_named(bench: Bench) -> None:

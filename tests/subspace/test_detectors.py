@@ -76,10 +76,7 @@ def lose(frame: pd.DataFrame) -> None:
     frame.loc[150:180, ["udp_echo", "lbm"]] = np.nan
 
 
-_OUTAGE = pytest.mark.xfail(reason="under `rank` the evidence falls once the outage fills the window", strict=False)
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_OUTAGE if name == "rank" else ()) for name in SETTINGS])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_a_dead_link_is_an_alarm_within_five_rows_and_stays_one(name: str) -> None:
     frame = normal_frame(300, seed=8, endpoints=("a",))
     frame.loc[150:180, list(METRICS)] = np.nan

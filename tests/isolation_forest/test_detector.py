@@ -180,7 +180,7 @@ def test_the_graph_can_be_asked_elsewhere(bench: Bench) -> None:
 
     class Halved:
         def predict(self, inputs: object) -> dict[str, NDArray[np.float32]]:
-            return {SCORE: other.graphs()[reference].predict(inputs)[SCORE] / 2}  # type: ignore[arg-type]
+            return {SCORE: (other.graphs()[reference].predict(inputs)[SCORE] / 2).astype(np.float32)}  # type: ignore[arg-type]
 
     frame = bench.links.head(50)
     detector.use_graph(reference, Halved())

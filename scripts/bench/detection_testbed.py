@@ -2,6 +2,7 @@
 
     python scripts/bench/detection_testbed.py                        the test part, once; writes the section `testbed`
     python scripts/bench/detection_testbed.py --part validation      a rehearsal on the first 60 % alone; writes nothing
+    python scripts/bench/detection_testbed.py --recording oran_testbed_2     a further recording; writes a section of its own
 
 See `docs/results/detection_protocol.md`.
 """
@@ -32,7 +33,8 @@ from ocad.runs import TrainRequest
 from ocad.session import Session
 from ocad_registry import Registry
 
-RECORDING = Path(__file__).resolve().parents[2] / "data" / "oran_testbed"
+RECORDINGS = Path(__file__).resolve().parents[2] / "data"
+FIRST = "oran_testbed"
 SHARES = (0.4, 0.6)
 """Where, of all time, the training and the validation part end."""
 FORECASTERS = {"ecpri": "tcn-ecpri", "lbm": "tcn-lbm", "udp_echo": "tcn-udp_echo-oran"}
@@ -63,34 +65,35 @@ def main() -> None:
     """Trains everything in a registry of its own, scores and prints; writes the section for the test part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("test", "validation"), default="test")
-    parser.add_argument("--data", type=Path, default=RECORDING / "trace.parquet", help="the rows of the recording")
+    parser.add_argument("--recording", default=FIRST, help="its folder in data/")
     options = parser.parse_args()
     logging.getLogger("ocad.data").setLevel(logging.ERROR)
-    rows = pd.read_parquet(options.data).sort_values(["endpoint", "timestamp"], ignore_index=True)
-    sizes = recorded_sizes(rows)
+    folder_of = RECORDINGS / options.recording
+    rows = pd.read_parquet(folder_of / "trace.parquet").sort_values(["endpoint", "timestamp"], ignore_index=True)
+    sizes = recorded_sizes(rows, folder_of)
     with tempfile.TemporaryDirectory() as folder:
         if options.part == "validation":
-            rows = rows[shares_of_time(rows) < SHARES[1]].reset_index(drop=True)
+            rows = rows[shares_of_time(rows, folder_of) < SHARES[1]].reset_index(drop=True)
         path = Path(folder) / "rows.parquet"
         rows.to_parquet(path, index=False)
         models = trained(path, Path(folder))
         outcomes = {name: score(model, rows, sizes) for name, model in models.items()}
-    text = section(outcomes, rows)
+    text = section(options.recording, outcomes, rows)
     print(text)
     if options.part == "test":
-        write_section("testbed", text)
+        write_section(options.recording.replace("oran_", "").replace("_", "-"), text)
 
 
-def shares_of_time(rows: pd.DataFrame) -> NDArray[np.float64]:
+def shares_of_time(rows: pd.DataFrame, recording: Path) -> NDArray[np.float64]:
     """How far into the recording each row is, from 0 to 1, by the duration that the schedule tells."""
-    duration = json.loads((RECORDING / "schedule.json").read_text(encoding="utf-8"))["duration_s"]
+    duration = json.loads((recording / "schedule.json").read_text(encoding="utf-8"))["duration_s"]
     seconds = (rows["timestamp"] - rows["timestamp"].min()).dt.total_seconds()
     return np.asarray(seconds / float(duration), np.float64)
 
 
-def recorded_sizes(rows: pd.DataFrame) -> dict[tuple[str, pd.Timestamp], float | None]:
+def recorded_sizes(rows: pd.DataFrame, recording: Path) -> dict[tuple[str, pd.Timestamp], float | None]:
     """The measured size of each incident by link and second of its beginning; empty for a recording under way."""
-    path = RECORDING / "recording.json"
+    path = recording / "recording.json"
     if not path.is_file():
         return {}
     begin = rows["timestamp"].min()
@@ -185,11 +188,11 @@ def groups_of(row: pd.Series, endpoint: str, sizes: dict[tuple[str, pd.Timestamp
     return groups
 
 
-def section(outcomes: dict[str, Outcome], rows: pd.DataFrame) -> str:
+def section(recording: str, outcomes: dict[str, Outcome], rows: pd.DataFrame) -> str:
     """The tables and what falls short."""
     kinds = sorted({group for outcome in outcomes.values() for group in outcome.groups}, key=_order)
     lines = [
-        "## The testbed recording",
+        f"## The recording `{recording}`",
         "",
         f"`scripts/bench/detection_testbed.py` on {machine()}. {described(rows)} Events without kinds: an incident of at"
         " most three rows counts as a spike, the stricter reading.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class TrainResult:
     run: Path
     also: tuple[Version, ...] = ()
     """Other graphs of the same model, registered as its children (`Export.also`)."""
+    promoted: str | None = None
+    """The alias that points at it now, where one was asked for and the version passed."""
 
     def to_json(self) -> dict[str, Any]:
         """Name, version, reference, paths, metrics, gates, parity and the verdict."""
@@ -81,6 +83,7 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
             if registry.aliases(moved.name).get(request.promote) == moved.version:
                 entry = registry.history(moved.name, request.promote)[-1]
                 host.fire("ocad_alias_moved", name=moved.name, alias=request.promote, entry=entry)
+        result = replace(result, promoted=request.promote)
     return result
 
 

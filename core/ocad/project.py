@@ -30,6 +30,13 @@ def catalogue_file(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def own_root() -> Path:
+    """Where a new entry of the catalogue belongs: the project's root, and this folder where only the package's own is left."""
+    root = project_root()
+    here = Path.cwd().resolve()
+    return here if root == _CHECKOUT and not here.is_relative_to(root) and not os.environ.get("OCAD_HOME") else root
+
+
 def project_root() -> Path:
     """OCAD_HOME, else this folder or the nearest one above it that is a project, else the checkout of this package.
 

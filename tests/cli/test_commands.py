@@ -62,6 +62,8 @@ def test_train_tells_a_person_what_to_do_next(ocad: CommandLine) -> None:
     lines = answer.out.splitlines()
     assert lines[0] == "hello-udp_echo@2.1.0  passed"
     assert lines[-1] == "next     ocad registry promote hello-udp_echo@2.1.0 production"
+    promoted = ocad(*HELLO, "--promote", "canary").out.splitlines()
+    assert promoted[-1] == "next     ocad predict hello-udp_echo@canary --data series.parquet"
 
 
 def test_list_answers_with_every_version_newest_first(ocad: CommandLine) -> None:

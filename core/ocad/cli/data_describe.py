@@ -26,7 +26,7 @@ def describe(
     """
     from ocad.catalogue import DataSource
     from ocad.errors import DataError
-    from ocad.project import CATALOGUE, project_root
+    from ocad.project import CATALOGUE, own_root
     from ocad.tables import Dialect
     from ocad.timeseries.frame import read_frame
     from ocad.timeseries.sniff import dump_entry, sniff
@@ -36,7 +36,7 @@ def describe(
     chosen = name or file.name.partition(".")[0]
     entry = sniff(file, Dialect(separator, decimal, encoding))
     frame = read_frame(DataSource.model_validate({"name": chosen, **entry}))  # the proposal must read the file
-    target = project_root() / CATALOGUE / f"{chosen}.yaml"
+    target = own_root() / CATALOGUE / f"{chosen}.yaml"
     text = dump_entry(entry)
     if write:
         if target.exists():

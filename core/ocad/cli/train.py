@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,7 @@ def describe(result: TrainResult) -> str:
     """The result for a person: the reference, the verdict, each gate, the metrics that matter, and what to do next."""
     manifest = result.version.manifest
     lines = [f"{result.version.ref}  {'passed' if manifest.passed else 'did not pass'}"]
+    lines += [manifest.description] if manifest.description else []
     gates = [gate.model_dump() for gate in manifest.gates]
     parity = manifest.parity.model_dump() if manifest.parity else None
     lines += evidence(gates, parity, manifest.metrics, result.version.ref)
@@ -132,8 +134,18 @@ def describe(result: TrainResult) -> str:
     lines += [f"also     {other.ref}{'' if other.manifest.passed else ' (did not pass)'}" for other in result.also]
     lines.append(f"run      {result.run}")
     if manifest.passed:
-        lines.append(f"next     ocad registry promote {result.version.ref} production")
+        lines.append(f"next     {_next(result)}")
     return "\n".join(lines)
+
+
+def _next(result: TrainResult) -> str:
+    """The command that a person types after this."""
+    if not result.promoted:
+        return f"ocad registry promote {result.version.ref} production"
+    manifest = result.version.manifest
+    command = "detect" if manifest.task == "detect" else "predict"
+    data = f" --data {shlex.quote(manifest.data.name)}" if manifest.data else ""
+    return f"ocad {command} {result.version.name}@{result.promoted}{data}"
 
 
 def _train_several(metrics: tuple[str, ...]) -> int:

@@ -101,7 +101,7 @@ def evaluate_composite(context: RunContext, trained: Trained, data: PreparedData
     composite = cast("Composite", trained.predictor)
     measured = evaluate(context, trained, data)
     metrics = {name: value for name, value in measured.metrics.items() if not name.startswith(("event_", "point_"))}
-    frame, part = _parts(data, PARTS)
+    frame, part = _parts(data, tuple(name for name in PARTS if name in data.splits))
     composite.forget()
     alarms = composite.detect(frame).alarms
     composite.forget()

@@ -114,6 +114,20 @@ def test_evaluated_again_it_measures_the_same(workshop: Workshop, trained: Train
     assert again == pytest.approx(dict(trained.version.manifest.metrics), rel=1e-9)
 
 
+@pytest.mark.parametrize("reference", [*REFERENCES, ""])
+def test_all_rows_of_other_data_are_measured(
+    workshop: Workshop, trained: TrainResult, tmp_path: Path, reference: str
+) -> None:
+    make_links(2_000, seed=9).to_parquet(tmp_path / "new.parquet", index=False)
+    version = workshop.registry.resolve(reference) if reference else trained.version
+    new = evaluate_version(version, workshop.session, str(tmp_path / "new.parquet"), None)
+    assert (new.rows.part, new.rows.count, new.rows.own) == ("all", 4_000, True)
+    assert new.metrics["event_recall"] > 0.5
+    assert "held_out_rows" not in new.metrics
+    part = evaluate_version(version, workshop.session, str(tmp_path / "new.parquet"), None, "validation")
+    assert (part.rows.part, part.rows.count) == ("validation", 800)
+
+
 def test_the_same_seed_finds_the_same(workshop: Workshop, trained: TrainResult) -> None:
     first, second = (
         json.loads(result.version.file("estimator").read_text()) for result in (trained, workshop.train_composite())

@@ -45,7 +45,8 @@ _PROMISED = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 def prepare(context: RunContext) -> PreparedData:
     """Writes each endpoint's rows in time order as `train`, `validation` and `test`, the frame's columns kept.
 
-    Of a version that is measured on another part than `test` those rows alone, as `test`. Raises `DataError` when an endpoint, or the training or validation part, has no normal row to learn from.
+    Of a version that is measured on another part than `test` those rows alone, as `test`. Raises `DataError` when an
+    endpoint, or the training or validation part, has no normal row to learn from.
     """
     frame = read_frame(context.data, metrics_of(context), varying=False)
     part = split_rows(frame.data, cast("DetectorConfig", context.config).split.shares, gap=0)

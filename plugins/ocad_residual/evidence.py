@@ -48,7 +48,8 @@ class Normal:
         for value in standard.tolist():
             average += settings.smoothing * (value - average)
             averages.append(average)
-        smooth = robust_deviation(np.asarray(averages), 0.0) if averages else 1.0
+        # a residual of one scale moves the average by `smoothing`: what is quieter than that has hardly moved yet
+        smooth = max(robust_deviation(np.asarray(averages), 0.0), settings.smoothing) if averages else 1.0
         alone, together = (
             spike_gain(found if upward else np.abs(found))
             for found in ((residuals - centre) / scale, np.asarray(averages) / smooth)

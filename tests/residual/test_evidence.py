@@ -39,6 +39,15 @@ def test_a_deviation_is_never_zero(values: list[float], expected: float) -> None
     assert robust_deviation(np.asarray(values), centre) == pytest.approx(expected)
 
 
+def test_an_average_that_dies_away_is_no_scale() -> None:
+    residuals = np.zeros(5_000)
+    residuals[:300] = np.random.default_rng(1).normal(0, 1, 300)
+    with np.errstate(all="raise", under="ignore"):
+        normal = Normal.fit(WIDE, residuals, False, SETTINGS)
+    assert normal.smooth >= SETTINGS.smoothing
+    assert 0 < normal.together <= 8 / 5.7
+
+
 def test_no_residual_at_all() -> None:
     normal = Normal.fit(WIDE, np.empty(0), False, SETTINGS)
     assert (normal.centre, normal.scale, normal.smooth) == (0.0, 1.0, 1.0)

@@ -295,6 +295,13 @@ def test_a_mapping_that_does_not_fit_is_named(reference: str, message: str) -> N
         find_data(reference)
 
 
+def test_describe_lists_the_kinds_of_a_click_log(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("label,code,age\n1,007,1.5\n0,012,2\n")
+    answer = json.loads(ocad("data", "describe", str(tmp_path / "log.csv"), "--json").stdout)
+    assert answer["entry"]["columns"] == {"code": {"kind": "text"}, "age": {"kind": "number"}}
+    assert (answer["entry"]["kind"], answer["entry"]["label"]) == ("clicks", "label")
+
+
 def test_show_takes_a_click_log(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("label,site\n1,a\n0,b\n")
     shown = json.loads(ocad("data", "show", str(tmp_path / "log.csv"), "--json").stdout)

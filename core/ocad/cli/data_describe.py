@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ocad.cli.output import emit, note, output_options
+
+if TYPE_CHECKING:
+    from ocad.tables import Dialect
 
 
 @click.command()
@@ -22,20 +26,18 @@ def describe(
 ) -> None:
     """Find out what FILE holds: separator, times, links, metrics and their units; print its catalogue entry.
 
-    Look it through before you use it: units come from the columns' names.
+    Look it through before you use it: units come from the columns' names. A file without times but with a label is a click
+    log, whose columns are listed with their kinds.
     """
-    from ocad.catalogue import DataSource
     from ocad.errors import DataError
     from ocad.project import CATALOGUE, project_root
     from ocad.tables import Dialect
-    from ocad.timeseries.frame import read_frame
-    from ocad.timeseries.sniff import dump_entry, sniff
+    from ocad.timeseries.sniff import dump_entry
 
     if not file.is_file():
         raise DataError(f"there is no file `{file}`", "check the path")
     chosen = name or file.name.partition(".")[0]
-    entry = sniff(file, Dialect(separator, decimal, encoding))
-    frame = read_frame(DataSource.model_validate({"name": chosen, **entry}))  # the proposal must read the file
+    entry, found = _proposal(file, chosen, Dialect(separator, decimal, encoding))
     target = project_root() / CATALOGUE / f"{chosen}.yaml"
     text = dump_entry(entry)
     if write:
@@ -46,7 +48,26 @@ def describe(
             target.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DataError(f"cannot write `{target}` ({error.strerror})", "check the folder") from None
-    counts = frame.counts
-    note(f"{counts.rows} rows of {counts.endpoints} endpoints; metrics {', '.join(frame.metrics)}")
+    note(found)
     note(f"written to `{target}`; next `ocad data show {chosen}`" if write else f"`--write` keeps it as `{target}`")
     emit({"name": chosen, "entry": entry, "path": str(target) if write else None}, text.rstrip())
+
+
+def _proposal(file: Path, name: str, dialect: Dialect) -> tuple[dict[str, Any], str]:
+    """The entry, with which the file has been read, and what it holds."""
+    from ocad.catalogue import DataSource
+    from ocad.errors import DataError
+    from ocad.tabular.sniff import sniff_clicks
+    from ocad.timeseries.frame import read_frame
+    from ocad.timeseries.sniff import sniff
+
+    try:
+        entry = sniff(file, dialect)
+    except DataError:
+        clicks = sniff_clicks(file, dialect)
+        if clicks is None:
+            raise
+        return clicks, f"a click log of {len(clicks['columns'])} columns beside its label `{clicks['label']}`"
+    frame = read_frame(DataSource.model_validate({"name": name, **entry}))
+    counts = frame.counts
+    return entry, f"{counts.rows} rows of {counts.endpoints} endpoints; metrics {', '.join(frame.metrics)}"

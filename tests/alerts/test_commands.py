@@ -197,6 +197,16 @@ def test_where_alerts_are(monkeypatch: pytest.MonkeyPatch) -> None:
             "bad value for `severity.warning.0.sigmas` in `{file}`: input should be a finite number",
             "correct the value",
         ),
+        (
+            "severity: {warning: {score: 6, sigmas: .nan}}",
+            "bad value for `severity.warning.sigmas` in `{file}`: input should be a finite number",
+            "correct the value",
+        ),
+        (
+            "severity: {critical: {sigma: 3}}",
+            "unknown configuration key `severity.critical.sigma` in `{file}`",
+            "did you mean `sigmas`?",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_fit(tmp_path: Path, text: str, message: str, hint: str) -> None:

@@ -49,8 +49,8 @@ def read_incidents(path: Path, clock: Clock) -> list[ListedIncident]:
         if name not in names:
             raise DataError(f"the list `{path}` has no column `{name}`", nearest(name, names))
     columns = plain_columns(path, [name for name in (LINK, START, END, KIND) if name in names])
-    links = texts_of(columns[LINK])
-    kinds = texts_of(columns[KIND]) if KIND in columns else np.full(len(links), "")
+    links = texts_of(columns[LINK], LINK)
+    kinds = texts_of(columns[KIND], KIND) if KIND in columns else np.full(len(links), "")
     incidents = []
     for place, (link, kind) in enumerate(zip(links, kinds, strict=True)):
         line = place + 1

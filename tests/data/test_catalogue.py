@@ -8,16 +8,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from ocad.catalogue import find_data, list_data
+from ocad.cli.main import cli
 from ocad.errors import ConfigError, DataError, UsageError
 from ocad.project import project_root
+from ocad.tabular.sources import Log
+from ocad.tabular.spec import Features
 from ocad.times import Clock
 from ocad.timeseries.frame import read_frame
 from ocad.timeseries.labels import put_labels, read_incidents
+from ocad.yamls import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -217,6 +223,25 @@ def test_a_wrong_entry_is_named(home: Path, text: str, message: str) -> None:
     assert str(error.value) == message.format(path=path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("where: {site: {a: b}}", "bad value for `where.site` in the catalogue's `{path}`: "),
+        (
+            "time_format: '%H:%M'",
+            "bad value for `time_format` in the catalogue's `{path}`: the format `%H:%M` has no year",
+        ),
+        ("{kind: clicks, columns: {a: b}}", "bad value in the catalogue's `{path}`: the column `a` of a click log"),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_was_written(home: Path, text: str, message: str) -> None:
+    path = home / "odd.yaml"
+    path.write_text(text.replace("{kind", "{path: x.csv, kind") if text.startswith("{") else f"path: x.csv\n{text}\n")
+    with pytest.raises(ConfigError) as error:
+        find_data("odd")
+    assert str(error.value).startswith(message.format(path=path))
+
+
 def test_an_entry_that_is_no_mapping_is_named(home: Path) -> None:
     (home / "odd.yaml").write_text("- a\n")
     with pytest.raises(ConfigError, match=r"cannot read the catalogue's .*: correct the YAML"):
@@ -295,11 +320,46 @@ def test_a_mapping_that_does_not_fit_is_named(reference: str, message: str) -> N
         find_data(reference)
 
 
-def test_describe_lists_the_kinds_of_a_click_log(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("label,code,age\n1,007,1.5\n0,012,2\n")
-    answer = json.loads(ocad("data", "describe", str(tmp_path / "log.csv"), "--json").stdout)
-    assert answer["entry"]["columns"] == {"code": {"kind": "text"}, "age": {"kind": "number"}}
-    assert (answer["entry"]["kind"], answer["entry"]["label"]) == ("clicks", "label")
+CLICKS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "a label and no times": ("log.csv\nlabel,code,age\n1,007,1.5\n0,012,2\n", [], {"code": "text", "age": "number"}),
+    "a click and times": (
+        "log.csv\nclick;seen;price\n1;2026-01-01T00:00:00Z;1,5\n0;2026-01-01T00:00:01Z;2,5\n",
+        [],
+        {"seen": "time", "price": "number"},
+    ),
+    "as it is said": (
+        "log.csv\ntimestamp,user,price,label\n2026-01-01,7,1,1\n2026-01-02,8,2,0\n",
+        ["--kind", "clicks"],
+        {"timestamp": "time", "user": "whole", "price": "whole"},
+    ),
+    "libsvm": ("log.libsvm\n1 1:0.5\n0 1:1\n", [], {"x1": "number"}),
+}
+
+
+@pytest.mark.parametrize("name", CLICKS)
+def test_describe_lists_the_kinds_of_a_click_log(tmp_path: Path, home: Path, name: str) -> None:
+    written, options, kinds = CLICKS[name]
+    file, _, text = written.partition("\n")
+    (tmp_path / file).write_text(text)
+    run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / file), "--name", "mine", "--write", *options])
+    assert run.exception is None
+    entry = load_yaml((home / "mine.yaml").read_text())
+    assert {column: value["kind"] for column, value in entry["columns"].items()} == kinds
+    assert (entry["kind"], entry["label"]) == ("clicks", "click" if "click" in text else "label")
+    assert entry["timestamp"] == next((column for column, kind in kinds.items() if kind == "time"), None)
+    source = find_data("mine")
+    assert (source.kind, source.kinds) == ("clicks", kinds)
+    assert Log(source, source.path, Features()).count_rows() == 2
+
+
+def test_describe_says_why_a_table_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
+    for options, message in (
+        ([], "has no column of times"),
+        (["--kind", "clicks"], "has no column `label` or `click`"),
+    ):
+        run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / "log.csv"), *options])
+        assert message in str(run.exception)
 
 
 def test_show_takes_a_click_log(tmp_path: Path) -> None:

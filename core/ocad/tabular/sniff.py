@@ -1,4 +1,4 @@
-"""What a click log seems to be: its label, and the kind of each column by all rows; a proposal for a person to correct."""
+"""What a click log seems to be: its label, its times, and the kind of each column; a proposal for a person to correct."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ocad.catalogue import DataSource
-from ocad.tables import Dialect
+from ocad.errors import DataError
+from ocad.tables import Dialect, is_table, unusual
 from ocad.tabular.kinds import kind_of
 from ocad.tabular.sources import Log
 from ocad.tabular.spec import Features
@@ -14,21 +15,21 @@ from ocad.tabular.spec import Features
 LABELS = ("label", "click", "clicked")
 
 
-def sniff_clicks(path: Path, dialect: Dialect) -> dict[str, Any] | None:
-    """The catalogue entry that fits the file at `path`; None for one without a column named like a label."""
-    written = {name: value for name, value in vars(dialect).items() if value is not None}
+def sniff_clicks(path: Path, dialect: Dialect | None = None) -> dict[str, Any]:
+    """The catalogue entry that fits the log at `path`; raises `DataError` for one without a column named like a label."""
+    written = unusual(path, dialect or Dialect()) if is_table(path) else {}
     source = DataSource.model_validate({"name": path.name, "path": path.resolve(), "kind": "clicks", **written})
     schema = Log(source, source.path, Features()).schema
     label = next((name for name in schema.names if name.lower() in LABELS), None)
     if label is None:
-        return None
+        raise DataError(f"`{path}` has no column `label` or `click`", "name it in the entry that you write")
     kinds = {field.name: kind for field in schema if field.name != label and (kind := kind_of(field.type))}
-    columns = {name: {"kind": kind} for name, kind in kinds.items()}
+    times = [name for name, kind in kinds.items() if kind == "time"]
     return {
         "path": str(source.path),
         "kind": "clicks",
         **written,
-        "timestamp": None,
+        "timestamp": times[0] if times else None,
         "label": label,
-        "columns": columns,
+        "columns": {name: {"kind": kind} for name, kind in kinds.items()},
     }

@@ -17,7 +17,7 @@ from pyarrow import types
 
 from ocad.cells import is_text, numbers_of
 from ocad.errors import DataError
-from ocad.tables import CsvTable, Dialect, column_names, is_parquet, plain_columns
+from ocad.tables import Dialect, column_names, plain_columns, unusual
 from ocad.times import Clock
 from ocad.units import factor_to, measures, unit_in
 
@@ -56,7 +56,7 @@ def sniff(path: Path, dialect: Dialect | None = None) -> dict[str, Any]:
     rows = len(columns[names[0]])
     if not rows:
         raise DataError(f"`{path}` has no rows", "write it again")
-    entry: dict[str, Any] = {"path": str(path.resolve()), **_written(path, dialect)}
+    entry: dict[str, Any] = {"path": str(path.resolve()), **unusual(path, dialect)}
     decimal = entry.get("decimal", ".")
     entry |= _time(path, columns)
     numeric = [name for name, column in columns.items() if _is_numeric(column, decimal)]
@@ -78,15 +78,6 @@ def sniff(path: Path, dialect: Dialect | None = None) -> dict[str, Any]:
 def dump_entry(entry: Mapping[str, Any]) -> str:
     """The entry as YAML for `configs/data/NAME.yaml`."""
     return yaml.safe_dump(dict(entry), sort_keys=False, allow_unicode=True)
-
-
-def _written(path: Path, dialect: Dialect) -> dict[str, str]:
-    """What of a CSV's dialect is unusual."""
-    if is_parquet(path):
-        return {}
-    found = CsvTable(path, dialect).dialect
-    usual = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
-    return {name: value for name, plain_value in usual.items() if (value := getattr(found, name)) != plain_value}
 
 
 def _time(path: Path, columns: Mapping[str, pa.Array]) -> dict[str, str]:

@@ -85,6 +85,8 @@ class DataSource(Settings):
     """Of a CSV file; None: found in the file. The same for `decimal` and `encoding`."""
     decimal: Literal[".", ","] | None = None
     encoding: str | None = None
+    max_bad_lines: int = Field(default=0, ge=0)
+    """Rows of a CSV file, or lines of a text log, that may be left out because they do not parse."""
     step_s: float = Field(default=1.0, gt=0)
     endpoint: str | None = None
     label: str | None = None
@@ -209,13 +211,13 @@ def find_data(reference: str) -> DataSource:
     return _select(_mapped(source, mapping), patterns)
 
 
-def mapped_reference(data: str, options: Mapping[str, str | None], columns: tuple[str, ...] = ()) -> str:
+def mapped_reference(data: str, options: Mapping[str, str | int | None], columns: tuple[str, ...] = ()) -> str:
     """`data` with the mapping that the options say, as one reference that finds the same rows again.
 
     `options` are fields of `DataSource` (`timestamp`, `endpoint`, `time_zone`, …); `columns` are `METRIC=COLUMN [UNIT]`.
     Raises `UsageError` for one that is written otherwise.
     """
-    parts = {_SHORT.get(key, key): value for key, value in options.items() if value is not None}
+    parts = {_SHORT.get(key, key): str(value) for key, value in options.items() if value is not None}
     for text in columns:
         metric, equals, column = (part.strip() for part in text.partition("="))
         if not (equals and metric and column):
@@ -265,6 +267,7 @@ def _mapped(source: DataSource, mapping: Mapping[str, str]) -> DataSource:
         "separator",
         "decimal",
         "encoding",
+        "max_bad_lines",
     )
     for key in fields:
         if key not in known:

@@ -67,13 +67,18 @@ def column_names(path: Path, dialect: Dialect | None = None) -> list[str]:
         raise unreadable(path, error) from None
 
 
-def read_columns(path: Path, names: Sequence[str], dialect: Dialect | None = None) -> pa.Table:
-    """These columns of the whole file; those of a CSV are text. Raises `DataError` for a file that is no table."""
+def read_columns(
+    path: Path, names: Sequence[str], dialect: Dialect | None = None, limit: int | None = None
+) -> pa.Table:
+    """These columns of the whole file; those of a CSV are text, without up to `limit` rows (see `CsvTable`).
+
+    Raises `DataError` for a file that is no table.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
     if not is_parquet(path):
-        table = CsvTable(path, dialect or Dialect(), None)
+        table = CsvTable(path, dialect or Dialect(), limit)
         parts = list(table.batches(names))
         return pa.concat_tables(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in names})
     try:
@@ -175,8 +180,7 @@ class CsvTable:
         self._refusal = DataError(
             f"row {row.number} of `{self.path}` has {row.actual_columns} cells where the header has "
             f"{row.expected_columns}{count}: `{shown(row.text)}`",
-            "correct it"
-            + ("" if self.limit is None else ", or allow more with `--max-bad-lines` (`data.max_bad_lines`)"),
+            "correct it" + ("" if self.limit is None else ", or allow more with `--max-bad-lines`"),
         )
         return "error"
 

@@ -399,6 +399,18 @@ def test_a_list_without_zones_is_read_in_the_zone_of_the_data(series: Path) -> N
     assert answer["labelled"] == 2
 
 
+def test_a_list_is_read_in_the_format_of_the_data_or_as_iso_8601(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("link,from,to\na,01.10.2026 00:00:01,2026-10-01T00:00:02Z\n")
+    (one,) = read_incidents(path, Clock(format="%d.%m.%Y %H:%M:%S"))
+    assert (one.start_us, one.end_us) == (1_790_812_801_000_000, 1_790_812_802_000_000)
+
+
+def test_predictions_are_a_parquet_file_by_name() -> None:
+    run = CliRunner().invoke(cli, ["predict", "m", "--data", "rows.csv", "--output", "p.csv"])
+    assert str(run.exception) == "`--output` names `p.csv`: predictions are a parquet file: end its name in `.parquet`"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

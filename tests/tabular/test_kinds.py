@@ -370,8 +370,8 @@ def test_a_query_that_is_the_group_is_no_feature_and_no_news(
     ],
 )
 def test_auto_stays_on_until_a_feature_is_named(written: list[str], auto: bool) -> None:
-    for model in (PrepareConfig, ClickConfig):
-        assert load_config(model, None, written).features.auto is auto
+    assert load_config(PrepareConfig, None, written).features.auto is auto
+    assert load_config(ClickConfig, None, written).features.auto is auto
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,7 @@ class CsvTable:
             except (pa.ArrowInvalid, UnicodeError, EOFError, OSError) as error:
                 raise self._refused() or unreadable(self.path, error) from None
         if self.bad:
-            said = "`%s`: %d rows have another number of cells than the header, left out; the first is row %d"
-            logger.warning(said, self.path, self.bad, self.first_bad)
+            _tell_bad(self.path, self.bad, self.first_bad)
 
     def _stream(self, columns: Sequence[str]) -> pyarrow.csv.CSVStreamingReader:
         import pyarrow as pa
@@ -207,6 +206,13 @@ def unreadable(path: Path, error: Exception) -> DataError:
         "name the file's `encoding`" if isinstance(error, UnicodeError) else "check that it is a parquet or CSV table"
     )
     return DataError(f"cannot read `{path}` ({reason})", hint)
+
+
+@lru_cache(maxsize=64)
+def _tell_bad(path: Path, count: int, first: int | None) -> None:
+    """Once, however often the file is passed through."""
+    said = "`%s`: %d rows have another number of cells than the header, left out; the first is row %d"
+    logger.warning(said, path, count, first)
 
 
 @lru_cache(maxsize=64)

@@ -352,6 +352,16 @@ def test_describe_lists_the_kinds_of_a_click_log(tmp_path: Path, home: Path, nam
     assert Log(source, source.path, Features()).count_rows() == 2
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.txt"])
+def test_describe_finds_counts_with_decimal_commas_in_a_file_of_any_name(tmp_path: Path, home: Path, name: str) -> None:
+    (tmp_path / name).write_text("t;rtt\n1775000000,5;1,5\n1775000001,5;2,5\n")
+    run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / name), "--name", "mine", "--write"])
+    assert run.exception is None
+    frame = read_frame(find_data("mine"))
+    assert frame.data["timestamp"].astype("int64").tolist() == [1_775_000_000_500_000, 1_775_000_001_500_000]
+    assert frame.data["udp_echo"].tolist() == [1.5, 2.5]
+
+
 def test_describe_says_why_a_table_is_neither(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     for options, message in (

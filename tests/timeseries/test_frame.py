@@ -51,7 +51,8 @@ def test_rows_of_another_width_are_left_out_where_that_is_allowed(
         read_frame(find_data(str(path)), metrics)
     frame = read_frame(find_data(mapped_reference(str(path), {"max_bad_lines": 1})), metrics)
     assert frame.data["lbm"].tolist() == [0, 1, 2]
-    assert "1 rows have another number of cells than the header, left out; the first is row 5" in caplog.text
+    said = "1 rows have another number of cells than the header, left out; the first is row 5"
+    assert caplog.text.count(said) == 1
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -99,9 +99,10 @@ def _clicks(file: Path, dialect: Dialect) -> tuple[dict[str, Any], str]:
 
 def _is_click_log(file: Path, dialect: Dialect) -> bool:
     """Whether the file can be nothing else: by its format, or a column `click` and none that names a link."""
-    from ocad.tables import column_names, is_table
+    from ocad.catalogue import CLICK_SUFFIXES
+    from ocad.tables import column_names
 
-    if not is_table(file):
+    if file.name.lower().endswith(CLICK_SUFFIXES):
         return True
     names = column_names(file, dialect)
     return "click" in names and not {"label", "endpoint"} & {*names}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ocad.catalogue import DataSource
+from ocad.catalogue import CLICK_SUFFIXES, DataSource
 from ocad.errors import DataError
-from ocad.tables import Dialect, is_table, unusual
+from ocad.tables import Dialect, unusual
 from ocad.tabular.kinds import kind_of
 from ocad.tabular.sources import Log
 from ocad.tabular.spec import Features
@@ -17,7 +17,8 @@ LABELS = ("label", "click", "clicked")
 
 def sniff_clicks(path: Path, dialect: Dialect | None = None) -> dict[str, Any]:
     """The catalogue entry that fits the log at `path`; raises `DataError` for one without a column named like a label."""
-    written = unusual(path, dialect or Dialect()) if is_table(path) else {}
+    lines = path.name.lower().endswith(CLICK_SUFFIXES)
+    written = {} if lines else unusual(path, dialect or Dialect())
     source = DataSource.model_validate({"name": path.name, "path": path.resolve(), "kind": "clicks", **written})
     schema = Log(source, source.path, Features()).schema
     label = next((name for name in schema.names if name.lower() in LABELS), None)

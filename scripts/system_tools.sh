@@ -18,7 +18,7 @@ packages=()
 for tool in strace:strace wrk:wrk tshark:tshark chromium:chromium openssl:openssl ip:iproute2 tc:iproute2; do
   command -v "${tool%:*}" >/dev/null && continue
   missing+=("${tool%:*}")
-  packages+=("${tool#*:}")
+  [[ " ${packages[*]} " == *" ${tool#*:} "* ]] || packages+=("${tool#*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 

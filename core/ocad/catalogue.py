@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote_plus
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ocad.config import Settings
+from ocad.config import Settings, written_path
 from ocad.errors import ConfigError, UsageError, nearest
 from ocad.project import catalogue_file, catalogue_files
 from ocad.tables import Dialect, is_table
@@ -34,6 +34,16 @@ PANDAS_INDEX = "__index_level_0__"
 """The column in which pandas keeps an index without a name."""
 Kind = Literal["text", "whole", "number", "flag", "time"]
 """How a column of a click log is read: text, whole numbers, numbers, true or false, times."""
+
+
+def known_zone(name: str) -> str:
+    """`name`, a time zone; raises `ValueError` where there is none of that name."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name).key
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"there is no time zone `{name}`; write it as `Europe/Madrid`") from None
 
 
 class Column(Settings):
@@ -75,6 +85,8 @@ class DataSource(Settings):
     """Of a CSV file; None: found in the file. The same for `decimal` and `encoding`."""
     decimal: Literal[".", ","] | None = None
     encoding: str | None = None
+    max_bad_lines: int = Field(default=0, ge=0)
+    """Rows of a CSV file, or lines of a text log, that may be left out because they do not parse."""
     step_s: float = Field(default=1.0, gt=0)
     endpoint: str | None = None
     label: str | None = None
@@ -103,12 +115,14 @@ class DataSource(Settings):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, zone: str | None) -> str | None:
-        from zoneinfo import ZoneInfo
+        return zone and known_zone(zone)
 
-        try:
-            return zone and ZoneInfo(zone).key
-        except (OSError, ValueError, KeyError):
-            raise ValueError(f"there is no time zone `{zone}`; write it as `Europe/Madrid`") from None
+    @field_validator("time_format")
+    @classmethod
+    def _known_format(cls, text: str | None) -> str | None:
+        from ocad.times import known_format
+
+        return text and known_format(text)
 
     @field_validator("encoding")
     @classmethod
@@ -197,13 +211,13 @@ def find_data(reference: str) -> DataSource:
     return _select(_mapped(source, mapping), patterns)
 
 
-def mapped_reference(data: str, options: Mapping[str, str | None], columns: tuple[str, ...] = ()) -> str:
+def mapped_reference(data: str, options: Mapping[str, str | int | None], columns: tuple[str, ...] = ()) -> str:
     """`data` with the mapping that the options say, as one reference that finds the same rows again.
 
     `options` are fields of `DataSource` (`timestamp`, `endpoint`, `time_zone`, …); `columns` are `METRIC=COLUMN [UNIT]`.
     Raises `UsageError` for one that is written otherwise.
     """
-    parts = {_SHORT.get(key, key): value for key, value in options.items() if value is not None}
+    parts = {_SHORT.get(key, key): str(value) for key, value in options.items() if value is not None}
     for text in columns:
         metric, equals, column = (part.strip() for part in text.partition("="))
         if not (equals and metric and column):
@@ -253,6 +267,7 @@ def _mapped(source: DataSource, mapping: Mapping[str, str]) -> DataSource:
         "separator",
         "decimal",
         "encoding",
+        "max_bad_lines",
     )
     for key in fields:
         if key not in known:
@@ -322,12 +337,12 @@ def column_names(source: DataSource) -> list[str]:
 
 def read_entry(path: Path) -> DataSource:
     """One entry of the catalogue; raises `ConfigError` naming the file and the key that does not fit."""
-    root = path.parents[2]
+    root, values = path.parents[2], None
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
         source = DataSource.model_validate({"name": path.stem, **values})
     except ValidationError as error:
-        raise _explain(error, path) from None
+        raise _explain(error, values, path) from None
     except (OSError, TypeError, *NOT_YAML) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read the catalogue's `{path}` ({reason})", "correct the YAML") from None
@@ -335,15 +350,16 @@ def read_entry(path: Path) -> DataSource:
     return source.model_copy(update={"path": _resolve(root, source.path), "files": files})
 
 
-def _explain(error: ValidationError, path: Path) -> ConfigError:
+def _explain(error: ValidationError, values: Any, path: Path) -> ConfigError:
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+    key = written_path(first, values)
     if first["type"] == "extra_forbidden":
         known = Column.model_fields if len(first["loc"]) > 1 else DataSource.model_fields
         return ConfigError(f"unknown key `{key}` in the catalogue's `{path}`", nearest(str(first["loc"][-1]), known))
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(
-        f"bad value for `{key}` in the catalogue's `{path}`: {message[:1].lower()}{message[1:]}", "correct it"
+        f"bad value {f'for `{key}` ' if key else ''}in the catalogue's `{path}`: {message[:1].lower()}{message[1:]}",
+        "correct it",
     )
 
 

@@ -21,7 +21,7 @@ NULLS = ("", "NA", "N/A", "#N/A", "n/a", "<NA>", "NaN", "nan", "-nan", "-NaN", "
 """How a missing number or time is spelled; in text only the empty cell is missing."""
 NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,9})?$|^[+-]?(?:[Ii]nf|INF|[Ii]nfinity)$"
 """The spellings of a number, the decimal sign being a point."""
-_NUMBER = re.compile(NUMBER)
+_NUMBER = re.compile(NUMBER, re.ASCII)
 _LONGEST = 400
 """Characters of a number; float64 needs fewer, and a longer one is damage."""
 
@@ -135,8 +135,10 @@ def text_of(value: object) -> str:
     return text
 
 
-def texts_of(column: pa.Array) -> NDArray[Any]:
-    """`text_of` each value of a column, as an array of `str`."""
+def texts_of(column: pa.Array, name: str) -> NDArray[Any]:
+    """`text_of` each value of a column, as an array of `str`; raises `DataError` for one of lists or mappings."""
+    if types.is_nested(column.type):
+        raise DataError(f"column `{name}` holds {column.type}, which names nothing", "choose a column of text")
     encoded = column.dictionary_encode(null_encoding="encode")
     names = np.array([text_of(value) for value in encoded.dictionary.to_pylist()], dtype=object)
     places: NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)

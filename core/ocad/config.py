@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from ocad.errors import ConfigError, nearest
 from ocad.yamls import NOT_YAML, load_yaml
@@ -60,7 +61,7 @@ def load_config(model: type[Config], file: Path | None, overrides: Iterable[str]
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(model, error, file, overrides) from None
+        raise _explain(model, error, values, file, overrides) from None
 
 
 def dump_config(config: BaseModel, extra: Mapping[str, Any] | None = None) -> str:
@@ -100,20 +101,36 @@ def _assign(values: dict[str, Any], override: str) -> None:
     values[keys[-1]] = value
 
 
+def written_path(complaint: ErrorDetails, values: Any) -> str:
+    """The keys of `values`, joined by points, that lead to where pydantic found fault; "" for the whole.
+
+    It names positions where a mapping was written that stands for a list, and members of unions: nobody wrote those.
+    """
+    path = []
+    for part in complaint["loc"]:
+        if part in (range(len(values)) if isinstance(values, list) else values if isinstance(values, dict) else ()):
+            values = values[part]
+            path.append(str(part))
+    return ".".join([*path, str(complaint["loc"][-1])] if complaint["type"] == "missing" else path)
+
+
 def _explain(
-    model: type[BaseModel], error: ValidationError, file: Path | None, overrides: tuple[str, ...]
+    model: type[BaseModel], error: ValidationError, values: Any, file: Path | None, overrides: tuple[str, ...]
 ) -> ConfigError:
     """The complaint that helps most: a misspelt key comes before the required key that is missing because of it."""
     complaints = error.errors()
     first = next((item for item in complaints if item["type"] == "extra_forbidden"), complaints[0])
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
+    key = written_path(first, values)
     place = _origin(key, file, overrides)
     if first["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        return ConfigError(f"unknown configuration key `{key}` in `{place}`", nearest(path[-1], known))
+        *parents, last = map(str, first["loc"])
+        hint = nearest(last, _fields_at(model, parents))
+        return ConfigError(f"unknown configuration key `{key}` in `{place}`", hint)
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"bad value for `{key}` in `{place}`: {message[:1].lower()}{message[1:]}", "correct the value")
+    return ConfigError(
+        f"bad value {f'for `{key}` ' if key else ''}in `{place}`: {message[:1].lower()}{message[1:]}",
+        "correct the value",
+    )
 
 
 def _origin(key: str, file: Path | None, overrides: tuple[str, ...]) -> str:

@@ -90,6 +90,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: an argument of the command line that was none has halves of surrogate pairs."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """`text` on one line as a terminal may show it: what does not print is escaped, so that no name forges a line or colour."""
     return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

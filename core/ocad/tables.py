@@ -67,13 +67,18 @@ def column_names(path: Path, dialect: Dialect | None = None) -> list[str]:
         raise unreadable(path, error) from None
 
 
-def read_columns(path: Path, names: Sequence[str], dialect: Dialect | None = None) -> pa.Table:
-    """These columns of the whole file; those of a CSV are text. Raises `DataError` for a file that is no table."""
+def read_columns(
+    path: Path, names: Sequence[str], dialect: Dialect | None = None, limit: int | None = None
+) -> pa.Table:
+    """These columns of the whole file; those of a CSV are text, without up to `limit` rows (see `CsvTable`).
+
+    Raises `DataError` for a file that is no table.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
     if not is_parquet(path):
-        table = CsvTable(path, dialect or Dialect(), None)
+        table = CsvTable(path, dialect or Dialect(), limit)
         parts = list(table.batches(names))
         return pa.concat_tables(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in names})
     try:
@@ -90,6 +95,15 @@ def plain_columns(path: Path, names: Sequence[str], dialect: Dialect | None = No
     return {name: plain(table.column(name), name) for name in names}
 
 
+def unusual(path: Path, dialect: Dialect) -> dict[str, str]:
+    """What of the way in which a table is written is not as usual (`,`, `.`, UTF-8), by the field of `Dialect`."""
+    if is_parquet(path):
+        return {}
+    found = CsvTable(path, dialect).dialect
+    usual = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
+    return {name: value for name, plain_value in usual.items() if (value := getattr(found, name)) != plain_value}
+
+
 class CsvTable:
     """One CSV file as tables of text, a block at a time.
 
@@ -103,7 +117,7 @@ class CsvTable:
         self.first_bad: int | None = None
         try:
             state = path.stat()
-            encoding = dialect.encoding or _encoding_of(path, state.st_size, state.st_mtime_ns)
+            encoding = dialect.encoding or _encoding_of(path.resolve(), state.st_size, state.st_mtime_ns)
             self._skip, header, sample, separator = _head(path, encoding, dialect.separator)
         except (OSError, UnicodeError, LookupError, csv.Error, EOFError, zlib.error) as error:
             raise unreadable(path, error) from None
@@ -128,8 +142,7 @@ class CsvTable:
             except (pa.ArrowInvalid, UnicodeError, EOFError, OSError) as error:
                 raise self._refused() or unreadable(self.path, error) from None
         if self.bad:
-            said = "`%s`: %d rows have another number of cells than the header, left out; the first is row %d"
-            logger.warning(said, self.path, self.bad, self.first_bad)
+            _tell_bad(self.path, self.bad, self.first_bad)
 
     def _stream(self, columns: Sequence[str]) -> pyarrow.csv.CSVStreamingReader:
         import pyarrow as pa
@@ -166,8 +179,7 @@ class CsvTable:
         self._refusal = DataError(
             f"row {row.number} of `{self.path}` has {row.actual_columns} cells where the header has "
             f"{row.expected_columns}{count}: `{shown(row.text)}`",
-            "correct it"
-            + ("" if self.limit is None else ", or allow more with `--max-bad-lines` (`data.max_bad_lines`)"),
+            "correct it" + ("" if self.limit is None else ", or allow more with `--max-bad-lines`"),
         )
         return "error"
 
@@ -190,12 +202,22 @@ def open_text(path: Path, encoding: str) -> IO[str]:
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that is there and is no table."""
     reason = " ".join(str(error).split()).rstrip(".")
-    return DataError(f"cannot read `{path}` ({reason})", "check that it is a parquet or CSV table")
+    hint = (
+        "name the file's `encoding`" if isinstance(error, UnicodeError) else "check that it is a parquet or CSV table"
+    )
+    return DataError(f"cannot read `{path}` ({reason})", hint)
+
+
+@lru_cache(maxsize=64)
+def _tell_bad(path: Path, count: int, first: int | None) -> None:
+    """Once, however often the file is passed through."""
+    said = "`%s`: %d rows have another number of cells than the header, left out; the first is row %d"
+    logger.warning(said, path, count, first)
 
 
 @lru_cache(maxsize=64)
 def _encoding_of(path: Path, _size: int, _changed: int) -> str:
-    """UTF-8, UTF-16 by its mark, or Windows' Western European where the file is not UTF-8, which is said.
+    """UTF-8, UTF-16, UTF-32, or Windows' Western European where the file is not UTF-8, which is said.
 
     Raises `DataError` for UTF-8 with damage: such a file has valid characters of several bytes as well.
     """
@@ -203,8 +225,8 @@ def _encoding_of(path: Path, _size: int, _changed: int) -> str:
     several = False
     with open_bytes(path) as file:
         start = file.read(4)
-        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
+        if wide := _wide_encoding(start):
+            return wide
         block, line = start + file.read(1 << 20), 1
         while block:
             try:
@@ -221,6 +243,16 @@ def _encoding_of(path: Path, _size: int, _changed: int) -> str:
             line += block.count(b"\n")
             block = file.read(1 << 20)
     return "utf-8"
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """UTF-32 or UTF-16 by its mark, or by the zeros that Latin letters have in it; None where the first bytes show neither."""
+    if start in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+        return "utf-32"
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    zeros = "".join("x" if byte else "0" for byte in start)
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be", "x000": "utf-32-le", "000x": "utf-32-be"}.get(zeros)
 
 
 def _head(path: Path, encoding: str, separator: str | None) -> tuple[int, list[str], list[list[str]], str]:

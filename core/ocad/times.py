@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from ocad.cells import NULLS, NUMBER, plain
+from ocad.errors import DataError, shown
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -31,10 +33,26 @@ FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000 for
 """Times outside these years (µs) are the zero of some other program, or damage."""
 USUAL = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?"
 _ZONE = r"(?:Z|[+-]\d{2}:\d{2})$"
-_DIGITS = re.compile(NUMBER)
+_DIGITS = re.compile(NUMBER, re.ASCII)
 _SPACED = re.compile(r"\s+(?=(?:[+-]\d{2}(?::?\d{2})?|[Zz])$)")
+_UNLIKE = r"(?i)^\s*(?:now|today)\s*$"
+"""Cells that pandas takes for the present moment, whatever the format."""
+_FINE = r"\d{7}"
+"""Perhaps more digits of a second than `%f` has, which pandas cuts off."""
 _NAMED = re.compile(r"\s*(?:UTC|GMT|[Zz])$")
 MISSING, NUMERIC, NO_TIME, OUTSIDE = "missing", "numeric", "no time", "outside"
+
+
+def known_format(text: str) -> str:
+    """`text`, a format as for `strptime`; raises `ValueError` where it is none, or leaves the year out."""
+    some = datetime(2024, 11, 30, 15, 20, 10, tzinfo=UTC)
+    try:
+        year = datetime.strptime(some.strftime(text), text).year
+    except (ValueError, re.error) as error:
+        raise ValueError(f"`{text}` is no format of times ({error}); write it as `%d.%m.%Y %H:%M:%S`") from None
+    if year != some.year:
+        raise ValueError(f"the format `{text}` has no year; write it as `%d.%m.%Y %H:%M:%S`")
+    return text
 
 
 class TimeError(ValueError):
@@ -43,6 +61,19 @@ class TimeError(ValueError):
     def __init__(self, reason: str, place: int = 0) -> None:
         super().__init__(reason)
         self.reason, self.place = reason, place
+
+
+def column_error(name: str, row: int, value: object, reason: str, clock: Clock) -> DataError:
+    """What to tell of a file's column whose `value` in `row` is no time for this `reason` (`TimeError`)."""
+    if reason == MISSING:
+        return DataError(f"column `{name}` has no time in row {row}", "remove the row")
+    if reason == NUMERIC:
+        hint = "give its `time_unit` in `configs/data/`, or write times as ISO 8601"
+        return DataError(f"column `{name}` holds numbers, not times", hint)
+    told = f"column `{name}` holds `{shown(value)}` in row {row}"
+    if reason == OUTSIDE:
+        return DataError(f"{told}, outside the years 1900 to 2199", "correct the clock that wrote it")
+    return DataError(f"{told}, not a time", f"write times as {clock.spelling}")
 
 
 @dataclass(slots=True)
@@ -66,6 +97,11 @@ class Clock:
     """Times that the zone has twice."""
     _doubled: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Endpoint → day, local time and fold of its last row in a doubled hour."""
+
+    @property
+    def spelling(self) -> str:
+        """How it is written, for a person."""
+        return f"`{self.format}`" if self.format else "ISO 8601"
 
     def read(self, value: object, endpoint: str = "") -> int:
         """One time in µs since 1970 (UTC); raises `TimeError`."""
@@ -99,6 +135,7 @@ class Clock:
             numbers = column.cast(pa.int64(), safe=False).to_numpy()
             per_second = PER_SECOND[self.unit]
             fine = np.abs(numbers) < (1 << 62) // max(1, 1_000_000 // per_second)
+            fine &= (numbers >= 0) | (not types.is_uint64(column.type))
             moments[fine] = _scaled(numbers[fine], per_second)
             done[:] = fine
         reasons: dict[int, str] = {}
@@ -119,6 +156,8 @@ class Clock:
             raise TimeError(MISSING)
         if isinstance(value, bool):
             raise TimeError(NO_TIME)
+        if isinstance(value, Decimal):
+            value = int(value) if value == int(value) else float(value)
         if isinstance(value, int | float):
             return self._number(value)
         if isinstance(value, datetime):
@@ -130,8 +169,9 @@ class Clock:
             raise TimeError(MISSING)
         if self.format:
             return _by_format(text, self.format)
-        if _DIGITS.match(text) and len(text) < 40:
-            return self._number(int(text) if text.isdecimal() else float(text))
+        number = text.replace(",", ".")
+        if _DIGITS.match(number) and len(text) < 40:
+            return self._number(int(text) if text.isdecimal() else float(number))
         return _iso(text)
 
     def _number(self, value: float) -> int:
@@ -188,7 +228,9 @@ class Clock:
     def _read_usual(self, column: pa.Array, moments: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
         """The spellings that nearly every file has, or the format, all at once."""
         if self.format and "%z" not in self.format.lower():
-            found = pd.to_datetime(column.to_pandas(), format=self.format, errors="coerce")
+            unlike = f"{_UNLIKE}|{_FINE}" if "%f" in self.format else _UNLIKE
+            usual = pc.if_else(pc.match_substring_regex(column, unlike), None, column)
+            found = pd.to_datetime(usual.to_pandas(), format=self.format, errors="coerce")
             naive = found.notna().to_numpy()
             times = found.dt.as_unit("us").to_numpy().astype(np.int64)
         elif self.format:

@@ -187,6 +187,34 @@ def test_where_alerts_are(monkeypatch: pytest.MonkeyPatch) -> None:
             "bad value for `sinks.webhook.url` in `{file}`: write it as `http://HOST:PORT/PATH` or `https://…`",
             "correct the value",
         ),
+        *(
+            (
+                f"sinks: {{webhook: {written}}}",
+                f"bad value for `sinks.webhook.{key}` in `{{file}}`: {wrong}",
+                f"correct the {what}",
+            )
+            for written, key, wrong, what in (
+                ("{url: 'http://h:0/'}", "url", "write it as `http://HOST:PORT/PATH` or `https://…`", "value"),
+                ("{url: 'http://h:99999/'}", "url", "write it as `http://HOST:PORT/PATH` or `https://…`", "value"),
+                ("{url: 'http://h:port/'}", "url", "write it as `http://HOST:PORT/PATH` or `https://…`", "value"),
+                ("{url: 'http://h/a b'}", "url", "write what is not ASCII, and spaces, as `%20` and the like", "value"),
+                ("{url: 'http://h/ü'}", "url", "write what is not ASCII, and spaces, as `%20` and the like", "value"),
+                ("{url: 'http://h/', headers: {X Y: a}}", "headers.X Y", "it is no name of a header", "header"),
+                ("{url: 'http://h/', headers: {'': a}}", "headers.", "it is no name of a header", "header"),
+                (
+                    "{url: 'http://h/', headers: {X: 東}}",
+                    "headers.X",
+                    "it has characters that no header can hold",
+                    "header",
+                ),
+                (
+                    "{url: 'http://h/', headers: {content-length: 3}}",
+                    "headers.content-length",
+                    "it is decided by what is sent",
+                    "header",
+                ),
+            )
+        ),
         (
             "hold_down_s: -1",
             "bad value for `hold_down_s` in `{file}`: input should be greater than or equal to 0",
@@ -196,6 +224,16 @@ def test_where_alerts_are(monkeypatch: pytest.MonkeyPatch) -> None:
             "severity: {warning: [{sigmas: .nan}]}",
             "bad value for `severity.warning.0.sigmas` in `{file}`: input should be a finite number",
             "correct the value",
+        ),
+        (
+            "severity: {warning: {score: 6, sigmas: .nan}}",
+            "bad value for `severity.warning.sigmas` in `{file}`: input should be a finite number",
+            "correct the value",
+        ),
+        (
+            "severity: {critical: {sigma: 3}}",
+            "unknown configuration key `severity.critical.sigma` in `{file}`",
+            "did you mean `sigmas`?",
         ),
     ],
 )

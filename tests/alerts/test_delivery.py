@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 import tracemalloc
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 
 from ocad.detection.alerts import AlertManager, AlertStore, load_settings
 from ocad.detection.alerts.courier import Backoff, Lease
+from ocad.detection.alerts.http_sinks import post
 from ocad.detection.alerts.notices import Notice
 from ocad.detection.alerts.outbox import Outbox
 from ocad.detection.alerts.settings import DeliverySettings
@@ -171,9 +173,10 @@ def test_what_is_not_taken_for_too_long_is_set_aside_listed_and_tried_at_the_nex
     assert [state["state"] for state in deliveries(folder, "webhook")] == ["delivered"] * 4
 
 
-def test_retry_after_is_heeded(folder: Path) -> None:
-    """A receiver that wants to be left alone for an hour is not asked again within the test."""
-    receiver = Receiver(answer=lambda number: 429, headers={"Retry-After": "3600"})
+@pytest.mark.parametrize("wish", ["3600", "Wed, 21 Oct 2065 07:28:00 GMT"])
+def test_retry_after_is_heeded(folder: Path, wish: str) -> None:
+    """A receiver that wants to be left alone for an hour, or until a day, is not asked again within the test."""
+    receiver = Receiver(answer=lambda number: 429, headers={"Retry-After": wish})
     delivery = {"first_s": 0.01, "drain_s": 0.5}
     with receiving(receiver), manager_of(folder, receiver.url, [], delivery=delivery) as manager:
         detect(manager, 3)
@@ -351,6 +354,20 @@ def test_no_secret_of_the_address_is_told(folder: Path, tmp_path: Path, monkeypa
             manager.flush()
     assert receiver.requests[0][0] == "/secret"
     assert "secret" not in " ".join([*warnings, *(state["cause"] for state in deliveries(folder, "webhook"))])
+
+
+def test_a_whole_address_may_come_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its user and password, which go as RFC 7617 has it."""
+    with receiving(Receiver()) as receiver:
+        monkeypatch.setenv("OCAD_TEST_URL", receiver.url.replace("//", "//ocad:s%3Acret@"))
+        file = folder.parent / "named.yaml"
+        file.write_text('sinks: {webhook: {url: "${OCAD_TEST_URL}"}}')
+        webhook = load_settings(file).sinks.webhook
+        assert webhook is not None
+        post(webhook, "", {"told": 1})
+    assert [(path, headers["Authorization"]) for path, headers, _ in receiver.requests] == [
+        ("/hook", f"Basic {b64encode(b'ocad:s:cret').decode()}")
+    ]
 
 
 UNSET = "`sinks.{place}` in `{file}` asks for `${{OCAD_SURELY_NOT_SET}}`, which is not set: export OCAD_SURELY_NOT_SET"

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ocad.detection.incidents import Deviation, Incident, Kind
-from ocad.detection.wording import incident_line
+from ocad.detection.wording import distance, incident_line
 
 from .conftest import ManagerMaker, at, incident
 
@@ -117,6 +117,13 @@ def test_a_line_names_few_of_many_endpoints(
     body = told()[0]
     assert f"{AGREED} and at cell-1, cell-2, cell-3, cell-4, cell-5 and 3 more [" in body["text"]
     assert len(body["alerts"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"), [(90_000, "90000 µs"), (4e14, "400000000000000 µs"), (1e308, "1e+308 µs")]
+)
+def test_a_figure_that_cannot_be_true_fills_no_screen(figure: float, words: str) -> None:
+    assert distance(Deviation(figure, 1.0, "us", 9.0), 0).startswith(f"{words} (")
 
 
 @pytest.mark.parametrize("figure", [math.inf, -math.inf, math.nan])

@@ -120,6 +120,7 @@ def test_a_query_shows_the_metrics_that_it_names(measured: Path) -> None:
     lines = run(measured, "query", "metrics.auc >= 0.8 and metrics.skill = 1").stdout.splitlines()
     assert lines[0].split()[-2:] == ["metrics.auc", "metrics.skill"]
     assert lines[1].split()[-2:] == ["0.8", "1"]
+    assert "params" not in run(measured, "query", "params.seed = 7").stdout, "a list knows no parameters to show"
 
 
 @pytest.mark.parametrize(

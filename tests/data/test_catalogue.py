@@ -8,16 +8,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from ocad.catalogue import find_data, list_data
+from ocad.cli.main import cli
 from ocad.errors import ConfigError, DataError, UsageError
 from ocad.project import project_root
+from ocad.tabular.sources import Log
+from ocad.tabular.spec import Features
 from ocad.times import Clock
 from ocad.timeseries.frame import read_frame
 from ocad.timeseries.labels import put_labels, read_incidents
+from ocad.yamls import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -217,6 +223,25 @@ def test_a_wrong_entry_is_named(home: Path, text: str, message: str) -> None:
     assert str(error.value) == message.format(path=path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("where: {site: {a: b}}", "bad value for `where.site` in the catalogue's `{path}`: "),
+        (
+            "time_format: '%H:%M'",
+            "bad value for `time_format` in the catalogue's `{path}`: the format `%H:%M` has no year",
+        ),
+        ("{kind: clicks, columns: {a: b}}", "bad value in the catalogue's `{path}`: the column `a` of a click log"),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_was_written(home: Path, text: str, message: str) -> None:
+    path = home / "odd.yaml"
+    path.write_text(text.replace("{kind", "{path: x.csv, kind") if text.startswith("{") else f"path: x.csv\n{text}\n")
+    with pytest.raises(ConfigError) as error:
+        find_data("odd")
+    assert str(error.value).startswith(message.format(path=path))
+
+
 def test_an_entry_that_is_no_mapping_is_named(home: Path) -> None:
     (home / "odd.yaml").write_text("- a\n")
     with pytest.raises(ConfigError, match=r"cannot read the catalogue's .*: correct the YAML"):
@@ -295,6 +320,58 @@ def test_a_mapping_that_does_not_fit_is_named(reference: str, message: str) -> N
         find_data(reference)
 
 
+CLICKS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "a label and no times": ("log.csv\nlabel,code,age\n1,007,1.5\n0,012,2\n", [], {"code": "text", "age": "number"}),
+    "a click and times": (
+        "log.csv\nclick;seen;price\n1;2026-01-01T00:00:00Z;1,5\n0;2026-01-01T00:00:01Z;2,5\n",
+        [],
+        {"seen": "time", "price": "number"},
+    ),
+    "as it is said": (
+        "log.csv\ntimestamp,user,price,label\n2026-01-01,7,1,1\n2026-01-02,8,2,0\n",
+        ["--kind", "clicks"],
+        {"timestamp": "time", "user": "whole", "price": "whole"},
+    ),
+    "libsvm": ("log.libsvm\n1 1:0.5\n0 1:1\n", [], {"x1": "number"}),
+}
+
+
+@pytest.mark.parametrize("name", CLICKS)
+def test_describe_lists_the_kinds_of_a_click_log(tmp_path: Path, home: Path, name: str) -> None:
+    written, options, kinds = CLICKS[name]
+    file, _, text = written.partition("\n")
+    (tmp_path / file).write_text(text)
+    run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / file), "--name", "mine", "--write", *options])
+    assert run.exception is None
+    entry = load_yaml((home / "mine.yaml").read_text())
+    assert {column: value["kind"] for column, value in entry["columns"].items()} == kinds
+    assert (entry["kind"], entry["label"]) == ("clicks", "click" if "click" in text else "label")
+    assert entry["timestamp"] == next((column for column, kind in kinds.items() if kind == "time"), None)
+    source = find_data("mine")
+    assert (source.kind, source.kinds) == ("clicks", kinds)
+    assert Log(source, source.path, Features()).count_rows() == 2
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.txt"])
+def test_describe_finds_counts_with_decimal_commas_in_a_file_of_any_name(tmp_path: Path, home: Path, name: str) -> None:
+    (tmp_path / name).write_text("t;rtt\n1775000000,5;1,5\n1775000001,5;2,5\n")
+    run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / name), "--name", "mine", "--write"])
+    assert run.exception is None
+    frame = read_frame(find_data("mine"))
+    assert frame.data["timestamp"].astype("int64").tolist() == [1_775_000_000_500_000, 1_775_000_001_500_000]
+    assert frame.data["udp_echo"].tolist() == [1.5, 2.5]
+
+
+def test_describe_says_why_a_table_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
+    for options, message in (
+        ([], "has no column of times"),
+        (["--kind", "clicks"], "has no column `label` or `click`"),
+    ):
+        run = CliRunner().invoke(cli, ["data", "describe", str(tmp_path / "log.csv"), *options])
+        assert message in str(run.exception)
+
+
 def test_show_takes_a_click_log(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("label,site\n1,a\n0,b\n")
     shown = json.loads(ocad("data", "show", str(tmp_path / "log.csv"), "--json").stdout)
@@ -330,6 +407,18 @@ def test_a_list_without_zones_is_read_in_the_zone_of_the_data(series: Path) -> N
     zone = ("--time-zone", "Europe/Madrid", "--out", "l.parquet", "--json")
     answer = json.loads(ocad("data", "label", "rows.csv", "--incidents", "list.csv", *zone).stdout)
     assert answer["labelled"] == 2
+
+
+def test_a_list_is_read_in_the_format_of_the_data_or_as_iso_8601(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("link,from,to\na,01.10.2026 00:00:01,2026-10-01T00:00:02Z\n")
+    (one,) = read_incidents(path, Clock(format="%d.%m.%Y %H:%M:%S"))
+    assert (one.start_us, one.end_us) == (1_790_812_801_000_000, 1_790_812_802_000_000)
+
+
+def test_predictions_are_a_parquet_file_by_name() -> None:
+    run = CliRunner().invoke(cli, ["predict", "m", "--data", "rows.csv", "--output", "p.csv"])
+    assert str(run.exception) == "`--output` names `p.csv`: predictions are a parquet file: end its name in `.parquet`"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, Self
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ocad.config import GateSettings, PluginConfig, Settings, dump_config, load_config
 from ocad.errors import ConfigError
@@ -22,6 +24,14 @@ class Training(Settings):
 class Example(PluginConfig):
     train: Training = Training()
     seasons: tuple[int, ...] = (1, 12)
+    width: int | Literal["auto"] = "auto"
+    members: Mapping[str, str | tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        if self.width == 0:
+            raise ValueError("`width` is nothing")
+        return self
 
 
 def test_the_defaults_are_complete() -> None:
@@ -30,6 +40,8 @@ def test_the_defaults_are_complete() -> None:
         "gates": (),
         "train": {"epochs": 30, "learning_rate": 1e-3},
         "seasons": (1, 12),
+        "width": "auto",
+        "members": {},
     }
 
 
@@ -62,10 +74,17 @@ def test_what_is_dumped_is_loaded_again(tmp_path: Path) -> None:
     [
         ("train.epoch=5", "unknown configuration key `train.epoch` in `--set`", "did you mean `epochs`?"),
         ("trian.epochs=5", "unknown configuration key `trian` in `--set`", "did you mean `train`?"),
-        ("x=5", "unknown configuration key `x` in `--set`", "known: `gates`, `seasons`, `seed`, `train`"),
+        (
+            "x=5",
+            "unknown configuration key `x` in `--set`",
+            "known: `gates`, `members`, `seasons`, `seed`, `train`, `width`",
+        ),
         ("train.epochs=many", "bad value for `train.epochs` in `--set`", "correct the value"),
         ("train.epochs=0", "bad value for `train.epochs` in `--set`", "correct the value"),
         ("train=5", "bad value for `train` in `--set`", "correct the value"),
+        ("width=wide", "bad value for `width` in `--set`: ", "correct the value"),
+        ("width=0", "bad value in `--set`: `width` is nothing", "correct the value"),
+        ("members={a: {b: c}}", "bad value for `members.a` in `--set`: ", "correct the value"),
         ("gates=[{metric: mae, op: '=', threshold: 1}]", "bad value for `gates.0.op` in `--set`", "correct the value"),
         (
             "gates=[{metric: mae, op: <}]",
@@ -98,7 +117,8 @@ def test_an_override_that_does_not_fit_is_named(override: str, message: str, hin
     ("content", "message", "hint"),
     [
         (b"- a\n- b\n", "the configuration `FILE` is not a mapping", "write `key: value` lines"),
-        (b"seed: 7\nepochs: 3\n", "unknown configuration key `epochs` in `FILE`", "known: `gates`, `seasons`, `seed`, `train`"),
+        (b"seed: 7\nepochs: 3\n", "unknown configuration key `epochs` in `FILE`",
+         "known: `gates`, `members`, `seasons`, `seed`, `train`, `width`"),
         (b"seed: [7\n", "cannot read the configuration `FILE` (", "correct the YAML"),
         (b"seed: \xff\n", "cannot read the configuration `FILE` (", "correct the YAML"),
         (b"seed: seven\n", "bad value for `seed` in `FILE`: input should be a valid integer", "correct the value"),

@@ -76,6 +76,7 @@ def test_following_rows_finds_what_the_file_had(folder: Path, findings: Findings
         ('{"timestamp": "soon"}', "a row's `timestamp` is no time"),
         ('{"timestamp": "2026-01-02T00:00:00Z", "lmb": 1, "ccm": 0}', "a row has no `lbm`: did you mean `lmb`?"),
         ('{"timestamp": "2026-01-02T00:00:00Z", "lbm": "x", "ccm": 0}', "a row's `lbm` is no number"),
+        ('{"timestamp": "2026-01-02T00:00:00Z", "lbm": 1, "ccm": 0, "lbm": 2}', "a row has two values of `lbm`"),
         (
             '{"timestamp": "2026-01-01T00:00:00Z", "endpoint": "north", "lbm": 1, "ccm": 0}',
             "the clock of endpoint `north`",

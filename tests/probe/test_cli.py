@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocad.cli.main import cli
 from ocad.cli.probing import Values
-from ocad.errors import DataError
+from ocad.errors import DataError, UsageError
 from ocad.probe.channel import Address
 from ocad.probe.rows import write_rows
 
@@ -110,6 +112,12 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": pd.read_csv,
     ".jsonl": lambda path: pd.read_json(path, lines=True),
 }
+
+
+def test_an_endpoint_that_is_no_text_is_refused_before_anything_is_measured() -> None:
+    done = CliRunner().invoke(cli, ["probe", "udp-echo", "--target", "127.0.0.1:9", "--endpoint", "cell-\udcff"])
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == r"the endpoint's name `cell-\udcff` is no UTF-8: give another `--endpoint`"
 
 
 @pytest.mark.parametrize("suffix", list(READERS))

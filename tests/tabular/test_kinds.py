@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from tests.tabular.conftest import Prepare, log_frame
 
 from ocad.catalogue import Column, DataSource, find_data
-from ocad.errors import DataError
+from ocad.clicks.config import ClickConfig
+from ocad.config import load_config
+from ocad.errors import ConfigError, DataError
 from ocad.progress import SilentProgress
 from ocad.tabular.encoder import Encoder
 from ocad.tabular.fitting import fit_encoder
 from ocad.tabular.kinds import KindFit
 from ocad.tabular.prepare import load_encoder, prepare
+from ocad.tabular.settings import PrepareConfig
 from ocad.tabular.sources import Log
 from ocad.tabular.spec import Categorical, DataSettings, Features, Label, Numeric, Split
 
@@ -237,11 +240,31 @@ def test_a_label_that_is_text(prepared: Prepare, labels: list[str]) -> None:
     assert prepared(texts, only).splits["train"].read_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_empty_label_is_no_label_whatever_is_a_click(tmp_path: Path, prepared: Prepare, suffix: str) -> None:
+    clicks = Features(categorical=(Categorical(column="site"),), label=Label(positive="yes"))
+    frame = log_frame().assign(label=lambda rows: rows["label"].map({0: "no", 1: " yes "}))
+    assert prepared(frame, clicks).statistics["click_rate"]["train"] == pytest.approx(0.3, abs=0.1)
+    frame.loc[7, "label"] = None
+    path = tmp_path / f"log{suffix}"
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
+    with pytest.raises(DataError, match="label `label` is missing in row 7: remove the row"):
+        prepared(path, clicks)
+
+
+def test_two_rules_for_a_click_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"bad value for `features.label` in `--set`: `at_least` and `positive` both"):
+        load_config(ClickConfig, None, ["features.label={positive: '1', at_least: 1}"])
+
+
 DIALECTS: dict[str, tuple[str, str]] = {
     "semicolons and decimal commas": ("label;city;x\n{}", "utf-8"),
     "tabs": ("label\tcity\tx\n{}", "utf-8"),
     "a mark of byte order": ("label,city,x\n{}", "utf-8-sig"),
     "UTF-16": ("label,city,x\n{}", "utf-16"),
+    "UTF-16 without its mark": ("label,city,x\n{}", "utf-16-le"),
+    "UTF-16 the other way round": ("label,city,x\n{}", "utf-16-be"),
+    "UTF-32": ("label,city,x\n{}", "utf-32"),
     "Western European": ("label,city,x\n{}", "cp1252"),
     "Excel's own mark": ("sep=;\nlabel;city;x\n{}", "utf-8"),
     "quoted line breaks": ('label,"city",x\n{}', "utf-8"),
@@ -264,6 +287,12 @@ def test_csv_as_people_have_it(tmp_path: Path, name: str, packed: bool) -> None:
     (table,) = log.tables(["x", "city"])
     assert table.column("x").to_pylist()[:2] == ["0.5", "1.5"]
     assert set(table.column("city").to_pylist()) == {city.strip('"')}
+
+
+def test_bytes_that_no_encoding_has_are_told(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(b"label,city\n1,M\x81nchen\n")
+    with pytest.raises(DataError, match=r"cannot read `.*log.csv` \(.*\): name the file's `encoding`"):
+        Log(find_data(str(tmp_path / "log.csv")), tmp_path / "log.csv", Features())
 
 
 def test_rows_of_another_width_are_bad_lines(tmp_path: Path, prepared: Prepare) -> None:
@@ -313,9 +342,42 @@ def test_libsvm_begins_at_zero_and_keeps_the_layout_of_training(tmp_path: Path) 
     assert table.to_pydict() == {"x0": [0, 0], "x1": [1, 0], "x4": [0, 0]}
 
 
+def test_a_mark_of_byte_order_is_no_part_of_a_line(tmp_path: Path) -> None:
+    (tmp_path / "log.libsvm").write_text("1 1:0.5\n0 1:1\n", encoding="utf-8-sig")
+    (table,) = Log(find_data(str(tmp_path / "log.libsvm")), tmp_path / "log.libsvm", Features()).tables(["label", "x1"])
+    assert table.to_pydict() == {"label": [1, 0], "x1": [0.5, 1]}
+
+
+def test_a_query_that_is_the_group_is_no_feature_and_no_news(
+    tmp_path: Path, prepared: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [f"{row % 2} qid:{row // 10} 1:{row % 7}.5 2:{row % 3}" for row in range(300)]
+    (tmp_path / "log.libsvm").write_text("\n".join(lines))
+    data = prepared(tmp_path / "log.libsvm", Features(auto=True, group="qid"))
+    assert (list(data.statistics["numerics"]), data.statistics["unused"]) == (["x1", "x2"], {})
+    assert "qid" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("written", "auto"),
+    [
+        (["features.drop=[user]"], True),
+        (["features.label.positive=yes", "features.text=[site]"], True),
+        (["features.group=user"], True),
+        (["features.auto=false", "features.drop=[user]"], False),
+        (["features.categorical=[{column: site}]"], False),
+        (["features.temporal=[{column: time}]", "features.auto=true"], True),
+    ],
+)
+def test_auto_stays_on_until_a_feature_is_named(written: list[str], auto: bool) -> None:
+    assert load_config(PrepareConfig, None, written).features.auto is auto
+    assert load_config(ClickConfig, None, written).features.auto is auto
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("1 3:0.5 3:0.75", "line 1 of .* does not parse: `1 3:0.5 3:0.75`"),
         ("1 2:3:0.5", "has libFFM's form `field:index:value`"),
         ("1 age:3", "has names where indexes belong"),
         ("1 1:" + "9" * 5000, "line 1 of .* does not parse"),

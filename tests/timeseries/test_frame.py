@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocad.catalogue import Column, DataSource, find_data
+from ocad.catalogue import Column, DataSource, find_data, mapped_reference
 from ocad.errors import DataError, OcadError, UsageError
 from ocad.timeseries.frame import Frame, read_frame
 
@@ -29,6 +29,30 @@ def write(folder: Path, columns: dict[str, Any], suffix: str = ".parquet") -> st
 
 def read(folder: Path, columns: dict[str, Any], metrics: list[str] | None = None, suffix: str = ".parquet") -> Frame:
     return read_frame(find_data(write(folder, columns, suffix)), metrics)
+
+
+def test_a_column_with_some_numbers_names_the_first_other_cell(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {"timestamp": TIMES, "lbm": [1, 2, 3], "rtt": ["4", "lost", "-"], "note": ["a", "b", ""]}
+    assert read(tmp_path, columns, suffix=".csv").metrics == ("lbm",)
+    assert "`rtt` (`lost` in row 1 is no number), `note` (text)" in caplog.text
+
+
+@pytest.mark.parametrize("metrics", [None, ["lbm"]])
+def test_rows_of_another_width_are_left_out_where_that_is_allowed(
+    tmp_path: Path, metrics: list[str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "".join(["timestamp,lbm\n", *(f"{time},{row}\n" for row, time in enumerate(TIMES)), "total,3,rows\n"])
+    )
+    with pytest.raises(DataError, match=r"row 5 of .* has 3 cells .*, or allow more with `--max-bad-lines`"):
+        read_frame(find_data(str(path)), metrics)
+    frame = read_frame(find_data(mapped_reference(str(path), {"max_bad_lines": 1})), metrics)
+    assert frame.data["lbm"].tolist() == [0, 1, 2]
+    said = "1 rows have another number of cells than the header, left out; the first is row 5"
+    assert caplog.text.count(said) == 1
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -279,7 +303,7 @@ def test_an_index_of_times_without_a_name_is_the_time(tmp_path: Path) -> None:
     [
         (
             b"timestamp,lbm\n2026-01-01T00:00:00Z,1,2\n",
-            "row 2 of `.*` has 3 cells where the header has 2: `.*`: correct it$",
+            "row 2 of `.*` has 3 cells where the header has 2: `.*`: correct it, or allow more with `--max-bad-lines`$",
         ),
         ("timestamp,lbm,é\n2026-01-01T00:00:00Z,1,a\n".encode() + b"x,1,\xff\n", "line 3 of `.*` is not UTF-8"),
         (b"timestamp,lbm,lbm\n2026-01-01T00:00:00Z,1,2\n", "two columns named `lbm`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,17 @@ READ: list[tuple[Any, Any, Any, dict[str, Any]]] = [
     ("1775000000", "a", 1, {"time_unit": "s"}),
     ("1775000000123", "a", 1, {"time_unit": "ms"}),
     ("1775000000.25", "a", 1, {"time_unit": "s"}),
+    ("1775000000,25", "a", 1, {"time_unit": "s"}),
     ("01.04.2026 00:00:00", "a", 1, {"time_format": "%d.%m.%Y %H:%M:%S"}),
+    ("01.04.2026 00:00:00.123456", "a", 1, {"time_format": "%d.%m.%Y %H:%M:%S.%f"}),
 ]
-REFUSED = [
+GERMAN = {"time_format": "%d.%m.%Y"}
+REFUSED: list[tuple[Any, ...]] = [
+    ("now", "a", 1, GERMAN),
+    (" Today", "a", 1, GERMAN),
+    ("01.04.2026 00:00:00.1234567", "a", 1, {"time_format": "%d.%m.%Y %H:%M:%S.%f"}),
+    (2**64 - 1, "a", 1, {"time_unit": "s"}),
+    (USUAL, "a", "\u0661\u0662"),
     ("0001-01-01T00:00:00Z", "a", 1),
     ("9999-01-01T00:00:00Z", "a", 1),
     ("2026-02-30T00:00:00Z", "a", 1),
@@ -78,15 +87,38 @@ def test_a_row_is_read_alike(tmp_path: Path, time: Any, endpoint: Any, value: An
         assert of_file(path, options) == expected
 
 
-@pytest.mark.parametrize(("time", "endpoint", "value"), REFUSED, ids=[str(row[:1] + row[2:])[:40] for row in REFUSED])
-def test_a_row_is_refused_alike(tmp_path: Path, time: Any, endpoint: Any, value: Any) -> None:
+@pytest.mark.parametrize("row", REFUSED, ids=[str(row[:1] + row[2:])[:40] for row in REFUSED])
+def test_a_row_is_refused_alike(tmp_path: Path, row: tuple[Any, ...]) -> None:
+    time, endpoint, value, options = (*row, {}) if len(row) == 3 else row
     with pytest.raises(DataError):
-        of_stream(time, endpoint, value, {})
-    pd.DataFrame({"timestamp": [time], "endpoint": [endpoint], "lbm": [value]}).to_csv(
-        tmp_path / "rows.csv", index=False
-    )
-    with pytest.raises(DataError):
-        of_file(tmp_path / "rows.csv", {})
+        of_stream(time, endpoint, value, options)
+    rows = pd.DataFrame({"timestamp": [time], "endpoint": [endpoint], "lbm": [value]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    for name in ("rows.csv", "rows.parquet"):
+        with pytest.raises(DataError):
+            of_file(tmp_path / name, options)
+
+
+def test_a_decimal_is_a_count_since_1970(tmp_path: Path) -> None:
+    rows = {"timestamp": [Decimal("1775000000.25")], "endpoint": ["a"], "lbm": [1.0]}
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    assert of_file(tmp_path / "rows.parquet", {"time_unit": "s"})[1] == 1_775_000_000_250_000
+
+
+@pytest.mark.parametrize("names", [[["a", "b"]], [{"name": "a"}]], ids=["a list", "a mapping"])
+def test_several_values_name_no_endpoint(tmp_path: Path, names: list[Any]) -> None:
+    with pytest.raises(DataError, match="`endpoint` is no text"):
+        of_stream(USUAL, names[0], 1, {})
+    pd.DataFrame({"timestamp": [USUAL], "endpoint": names, "lbm": [1]}).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"column `endpoint` holds .*, which names nothing"):
+        of_file(tmp_path / "rows.parquet", {})
+
+
+@pytest.mark.parametrize("text", ["%q", "%s", "%-d.%m.%Y", "%H:%M:%S", "%d.%m.", "%"])
+def test_a_format_that_tells_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="format"):
+        DataSource(name="s", path=Path("s"), time_format=text)
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ from ocad.cli.output import emit, note, output_options, table
 def label(file: str, *, incidents: Path, out: Path | None) -> None:
     """Write the rows of FILE with `label` and `kind` from a list of incidents, both ends of each included.
 
-    Times in the list without a zone are in `--time-zone`, as those of FILE. Next: `ocad train --data F.parquet`.
+    Times in the list are ISO 8601, or written as `--time-format` says; those without a zone are in `--time-zone`. Next:
+    `ocad train --data F.parquet`.
     """
     from ocad.catalogue import find_data
     from ocad.cli.predict import write_parquet
     from ocad.errors import UsageError
-    from ocad.times import Clock
     from ocad.timeseries.frame import read_frame
     from ocad.timeseries.labels import put_labels, read_incidents
 
@@ -42,7 +42,7 @@ def label(file: str, *, incidents: Path, out: Path | None) -> None:
         raise UsageError(f"`--out` names `{target.name}`", "rows are a parquet file: end its name in `.parquet`")
     if target.exists() and target.resolve() == source.path:
         raise UsageError("`--out` is the file itself", "name another")
-    listed = read_incidents(incidents, Clock(source.time_unit, source.time_zone))
+    listed = read_incidents(incidents, source.clock())
     frame = read_frame(source, varying=False)
     if "label" in frame.data and (before := int(frame.data["label"].sum())):
         note(f"data `{file}`: {before} labelled rows are replaced by the list")

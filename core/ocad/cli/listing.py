@@ -84,7 +84,8 @@ def show_listing(store: Registry, name: str | None, expression: str | None, list
     named = [column for column in (*listing.columns, *([listing.sort] if listing.sort else [])) if column not in FIELDS]
     refuse_unknown(store, dict.fromkeys([*map(metric_path, named), *asked]))
     page = _sorted(store, name, expression, listing, bound)
-    shown = listing.columns or (*FIELDS, *(_title(path) for path in dict.fromkeys([*map(metric_path, named), *asked])))
+    metrics = dict.fromkeys([*map(metric_path, named), *(path for path in asked if path[0] == "metrics")])
+    shown = listing.columns or (*FIELDS, *map(".".join, metrics))
     emit(
         [entry.to_json() for entry in page.entries],
         lambda: table(shown, [[value_of(entry, column) for column in shown] for entry in page.entries]),
@@ -134,10 +135,6 @@ def _asked(expression: str | None) -> list[tuple[str, ...]]:
     from ocad_registry.query import parse_query
 
     return sorted(path for path in parse_query(expression).paths if path[0] in ("metrics", "params") and len(path) > 1)
-
-
-def _title(path: tuple[str, ...]) -> str:
-    return ".".join(path)
 
 
 def _sorted(store: Registry, name: str | None, expression: str | None, listing: Listing, bound: int | None) -> Page:

@@ -10,7 +10,7 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-OPTIONS = ("time", "endpoint", "time_zone", "time_format", "time_unit")
+OPTIONS = ("time", "endpoint", "time_zone", "time_format", "time_unit", "max_bad_lines")
 
 
 def mapping_options(argument: str = "data", streams: bool = False) -> Callable[[Command], Command]:
@@ -38,7 +38,7 @@ def mapping_options(argument: str = "data", streams: bool = False) -> Callable[[
     return decorate
 
 
-def _reference(data: str | None, options: dict[str, str | None], columns: tuple[str, ...], streams: bool) -> str:
+def _reference(data: str | None, options: dict[str, Any], columns: tuple[str, ...], streams: bool) -> str:
     from ocad.catalogue import mapped_reference
     from ocad.errors import UsageError
 
@@ -58,4 +58,10 @@ def _options() -> list[Callable[[Any], Any]]:
         click.option("--time-zone", metavar="ZONE", help="Of times without a zone, as Europe/Madrid (default: UTC)."),
         click.option("--time-format", metavar="FORMAT", help="Of times that are not ISO 8601, as %d.%m.%Y %H:%M:%S."),
         click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="Of times that are numbers."),
+        click.option(
+            "--max-bad-lines",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Rows that may be left out: they do not parse.",
+        ),
     ]

@@ -26,8 +26,12 @@ from ocad.cli.output import emit, output_options
 @output_options
 def predict(reference: str, data: str, output: Path | None, registry: str | None) -> None:
     """Ask the version REFERENCE for a prediction for every row of the data that it can answer."""
+    from ocad.errors import UsageError
     from ocad.versions import predict_file
 
+    if output and output.suffix != ".parquet":
+        hint = "predictions are a parquet file: end its name in `.parquet`"
+        raise UsageError(f"`--output` names `{output.name}`", hint)
     session = open_session(registry)
     version = session.registry.resolve(reference)
     frame = predict_file(version, session, data)

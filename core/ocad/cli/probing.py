@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from ocad.cli.output import emit, note, wants
-from ocad.errors import UsageError
+from ocad.errors import UsageError, is_unicode, printable
 from ocad.probe.measurement import Pace, Row
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class Rows:
     def __init__(self, out: str | None, endpoint: str | None, metric: str) -> None:
         from ocad.probe.rows import STANDARD_OUTPUT, check_output
 
+        if endpoint is not None and not is_unicode(endpoint):
+            raise UsageError(f"the endpoint's name `{printable(endpoint)}` is no UTF-8", "give another `--endpoint`")
         self.out, self.metric, self.values = out, metric, Values()
         self.on_stdout = out == STANDARD_OUTPUT
         self._endpoint = endpoint

@@ -75,7 +75,6 @@ class TrainCommand(click.Command):
     help="`poc` also writes models/checkpoints, logs and results under the current folder.",
 )
 @click.option("--prepare-data", is_flag=True, help=f"Keep the prepared splits in {PROCESSED} as well.")
-@click.option("--max-bad-lines", type=int, help="Click logs: lines that may fail to parse (data.max_bad_lines).")
 @click.option("--runs", default="runs", show_default=True, help="Where run folders are made.")
 @mapping_options()
 @registry_option
@@ -86,7 +85,6 @@ def train(
     resume: Path | None,
     layout: str,
     prepare_data: bool,
-    max_bad_lines: int | None,
     registry: str | None,
     **request: Any,
 ) -> int:
@@ -95,8 +93,6 @@ def train(
     from ocad.pipeline import train as run_pipeline
     from ocad.runs import TrainRequest, read_run
 
-    if max_bad_lines is not None:
-        request["overrides"] = (*request["overrides"], f"data.max_bad_lines={max_bad_lines}")
     if len(metrics) > 1:
         if resume or request["name"]:
             option = "--resume" if resume else "--name"

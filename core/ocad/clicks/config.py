@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ocad.config import GateSettings, PluginConfig, Settings
 from ocad.metrics.distribution import distribution_gates
-from ocad.tabular.spec import DataSettings, Features, Split
+from ocad.tabular.spec import AutoFeatures, DataSettings, Features, Split
 
 SMALL_ROWS = 300_000
 """With more rows a tenth of them more changes little, and training twice costs much."""
@@ -34,7 +34,7 @@ class ClickConfig(PluginConfig):
     """The sections that every click-through plugin has; its own come beside them."""
 
     gates: tuple[GateSettings, ...] = distribution_gates()
-    features: Features = Features(auto=True)
+    features: AutoFeatures = Features(auto=True)
     split: Split = Split()
     data: DataSettings = DataSettings()
     calibration: CalibrationSettings = CalibrationSettings()

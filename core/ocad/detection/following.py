@@ -18,7 +18,7 @@ from ocad.detection.incidents import Incident, PointResult
 from ocad.detection.lines import MOST_BYTES
 from ocad.detection.presence import MOST_ENDPOINTS, Presence
 from ocad.detection.units import ALARM
-from ocad.errors import DataError, OcadError, UsageError, in_one_line
+from ocad.errors import DataError, OcadError, UsageError, in_one_line, shown
 from ocad.runs import write_atomically
 from ocad.timeseries.rows import RowReader
 
@@ -144,7 +144,7 @@ class Follower:
         if len(line) > MOST_BYTES:
             raise DataError(f"a line has more than {MOST_BYTES} bytes", "send one JSON object per line")
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_named_once)
         except (ValueError, RecursionError):
             raise DataError(
                 "a line is no JSON", "send one JSON object per line, as `ocad probe --out -` does"
@@ -269,6 +269,16 @@ def fitted_steps(watch: Ensemble) -> dict[str, float]:
     for member in watch.members.values():
         steps |= {name: step for name, step in member.steps.items() if step > 0}
     return steps
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `DataError` for one with two values of a name, of which readers take either."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"a row has two values of `{shown(twice)}`", "send one")
+    return row
 
 
 def _silent(incident: Incident) -> PointResult:

@@ -294,6 +294,7 @@ def _line(values: Floats) -> tuple[float, float]:
         return 0.0, 0.0
     step = np.arange(len(values)) - (len(values) - 1) / 2
     centred = values - values.mean()
-    total = float(centred @ centred)
+    with np.errstate(over="ignore"):  # of a value near the greatest the square is infinite, which explains nothing
+        total = float(centred @ centred)
     slope = float(step @ centred) / float(step @ step)
     return slope * (len(values) - 1), (slope * float(step @ centred) / total if total else 0.0)

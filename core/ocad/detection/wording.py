@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
 
@@ -74,5 +73,5 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 def _figure(value: float) -> str:
-    """Four digits that count, and never an exponent for what is large."""
-    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
+    """Four digits that count, and no exponent for what is large and can be true."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -17,7 +17,7 @@ from pyarrow import types
 from ocad.catalogue import Kind
 from ocad.cells import NUMBER, flags_as_digits, is_missing, is_text, numbers_of, plain, text_of
 from ocad.errors import DataError, nearest, shown
-from ocad.times import MISSING, OUTSIDE, Clock
+from ocad.times import Clock, column_error
 
 Rows = int | NDArray[np.int64]
 Odd = NDArray[np.bool_]
@@ -129,15 +129,7 @@ def seconds(column: pa.Array, name: str, clock: Clock, rows: Rows = 0) -> NDArra
     if reasons:
         place = min(reasons)
         row = rows + place if isinstance(rows, int) else int(rows[place])
-        if reasons[place] == MISSING:
-            raise DataError(f"column `{name}` has no time in row {row}", "remove the row")
-        value = shown(column[place].as_py())
-        if reasons[place] == OUTSIDE:
-            raise DataError(
-                f"column `{name}` holds `{value}` in row {row}, outside the years 1900 to 2199", "correct it"
-            )
-        hint = f"write times as `{clock.format}`" if clock.format else "write times as ISO 8601"
-        raise DataError(f"column `{name}` holds `{value}` in row {row}, not a time", hint)
+        raise column_error(name, row, column[place].as_py(), reasons[place], clock)
     return values
 
 

@@ -122,12 +122,20 @@ class LibsvmFile:
         return pa.Table.from_arrays([label, *query, *columns], schema=self.schema)
 
     def _misfits(self, parsed: _Lines) -> NDArray[np.bool_]:
-        """The lines that do not fit the layout: too long, a value that is not 1, or an index or a number out of reach."""
+        """The lines that do not fit the layout.
+
+        They are too long, or have a value that is not 1, an index or a number out of reach, or the same index twice.
+        """
         row = np.repeat(np.arange(len(parsed.lengths)), parsed.lengths)
         wrong = parsed.lengths > self.width if self.one_hot else np.zeros(len(parsed.lengths), bool)
         wrong |= ~np.isfinite(parsed.label)
-        out = (parsed.indexes < self.first) | (parsed.indexes > self.width) | ~np.isfinite(parsed.values)
-        wrong[row[parsed.values != 1 if self.one_hot else out]] = True
+        if self.one_hot:
+            wrong[row[parsed.values != 1]] = True
+            return wrong
+        wrong[row[(parsed.indexes < self.first) | (parsed.indexes > self.width) | ~np.isfinite(parsed.values)]] = True
+        order = np.lexsort((parsed.indexes, row))
+        again = (np.diff(parsed.indexes[order]) == 0) & (np.diff(row[order]) == 0)
+        wrong[row[order[1:][again]]] = True
         return wrong
 
 

@@ -29,6 +29,9 @@ def labels(table: pa.Table, label: Label, rows: NDArray[np.int64]) -> NDArray[np
     """0 or 1 for each row; raises `DataError` naming the row for a missing label or one that is neither."""
     name = str(label.column)
     column = column_of(table, name)
+    if pyarrow.types.is_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     missing = pc.is_null(column, nan_is_null=True).to_numpy(zero_copy_only=False)
     if missing.any():
         raise DataError(f"label `{name}` is missing in row {row_number(rows, missing)}", "remove the row")

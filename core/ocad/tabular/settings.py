@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from ocad.config import PluginConfig
-from ocad.tabular.spec import DataSettings, Features, Split
+from ocad.tabular.spec import AutoFeatures, DataSettings, Features, Split
 
 
 class PrepareConfig(PluginConfig):
@@ -13,6 +13,6 @@ class PrepareConfig(PluginConfig):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    features: Features = Features(auto=True)
+    features: AutoFeatures = Features(auto=True)
     split: Split = Split()
     data: DataSettings = DataSettings()

@@ -60,7 +60,7 @@ class Log:
     ) -> None:
         self.source, self.path = source, path
         ensure_simulated(source)
-        self._reader = open_file(source, path, max_bad_lines, kinds or {})
+        self._reader = open_file(source, path, max_bad_lines or source.max_bad_lines, kinds or {})
         self._joined = [_JoinedFile(source, join, self._reader.schema, kinds or {}) for join in features.joins]
         schema = self._reader.schema
         for joined in self._joined:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ocad.catalogue import PANDAS_INDEX
+from ocad.catalogue import PANDAS_INDEX, known_zone
 from ocad.config import Settings
 from ocad.errors import DataError, nearest
-from ocad.times import Clock
+from ocad.times import Clock, known_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,12 @@ class Label(Settings):
     """A click is a value of at least this: MovieLens' `rating >= 4`."""
     positive: str | None = None
     """A click is a value that equals this text: `yes`."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.at_least is not None and self.positive is not None:
+            raise ValueError("`at_least` and `positive` both say what a click is; leave one of the two out")
+        return self
 
 
 class Categorical(Settings):
@@ -96,6 +102,16 @@ class Temporal(Settings):
     time_format: str | None = None
     """Of times that are not ISO 8601, as for `strptime`; None: the source's."""
 
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str | None) -> str | None:
+        return zone and known_zone(zone)
+
+    @field_validator("time_format")
+    @classmethod
+    def _known_format(cls, text: str | None) -> str | None:
+        return text and known_format(text)
+
     def clock(self) -> Clock:
         """A reader of its times."""
         return Clock(self.unit, self.time_zone, self.time_format)
@@ -136,6 +152,17 @@ class Features(Settings):
     """The time of the row, for `split.kind: time`."""
     truth: str | None = None
     """The known probability of a simulated log; measured against, never a feature."""
+
+
+def _with_auto(written: object) -> object:
+    """`auto` stays on where what is written names no feature: `drop` and `label` alone say nothing against the others."""
+    if isinstance(written, Mapping) and not {"auto", "categorical", "numeric", "temporal"} & written.keys():
+        return {**written, "auto": True}
+    return written
+
+
+AutoFeatures = Annotated[Features, BeforeValidator(_with_auto)]
+"""The features of a configuration: every column by its type, unless some are named."""
 
 
 class Split(Settings):
@@ -291,7 +318,9 @@ def _with_automatic(
     taken = {features.label.column}
     taken |= {column for place, column in _named(features, split) if place not in (group, "features.text")}
     unused = {name: "known only after the click, or to the simulator" for name in AFTERMATH if name in schema.names}
-    unused |= {QUERY: "names the query; give it as `features.group`"} if QUERY in schema.names else {}
+    if QUERY in schema.names:
+        unused[QUERY] = "names the query; give it as `features.group`"
+    taken |= {features.group} & {QUERY}  # of a group only a query says nothing of its rows
     unused = {name: reason for name, reason in unused.items() if name not in taken}
     times = [name for name in schema.names if name == source.timestamp and name not in {*taken, PANDAS_INDEX}]
     free = [field for field in schema if field.name not in {*taken, *unused, *times}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def line_blocks(path: Path) -> Iterator[tuple[int, pa.Array]]:
     number, rest = 1, b""
     with open_bytes(path) as file:
         while block := _read(path, file):
+            if number == 1 and not rest:
+                block = block.removeprefix(codecs.BOM_UTF8)
             *lines, rest = (rest + block).split(b"\n")
             if lines:
                 yield number, _text(lines)

@@ -20,7 +20,7 @@ from pyarrow import types
 
 from ocad.catalogue import DataSource, column_names
 from ocad.cells import flags_as_digits, numbers_of, plain
-from ocad.errors import DataError, UsageError, nearest
+from ocad.errors import DataError, UsageError, nearest, shown
 from ocad.tables import CsvTable, is_parquet, read_columns
 from ocad.times import Clock
 from ocad.timeseries.rows import read_endpoints, read_numbers, read_times
@@ -131,13 +131,13 @@ def _metric_columns(source: DataSource, metrics: Sequence[str] | None) -> dict[s
 
 def _numeric(source: DataSource, names: list[str]) -> list[str]:
     """The columns that hold numbers; the others are named, so that none is left out without a word."""
-    table = read_columns(source.path, names, source.dialect)
+    table = read_columns(source.path, names, source.dialect, source.max_bad_lines)
     kept: list[str] = []
     left: list[str] = []
     for name in names:
         reason = _why_no_metric(plain(table.column(name), name), _decimal(source))
         (left if reason else kept).append(f"`{name}` ({reason})" if reason else name)
-    if left and kept:
+    if left:
         logger.warning("data `%s`: columns that are no metric: %s", source.name, ", ".join(left))
     return kept
 
@@ -147,6 +147,9 @@ def _why_no_metric(column: pa.Array, decimal: str) -> str | None:
         return "true or false"
     if types.is_string(column.type):
         values, odd = numbers_of(column, decimal)
+        if odd.any() and not np.isnan(values[~odd]).all():
+            place = int(odd.argmax())
+            return f"`{shown(column[place].as_py())}` in row {place} is no number"
         return "text" if odd.any() else "empty" if np.isnan(values).all() and len(values) else None
     if types.is_null(column.type):
         return "empty"
@@ -169,7 +172,7 @@ def _read_table(source: DataSource, columns: Mapping[str, tuple[str, float]]) ->
     for name in needed:
         if name not in present:
             raise DataError(f"data `{source.name}` has no column `{name}`", nearest(name, present))
-    table = read_columns(source.path, needed, source.dialect)
+    table = read_columns(source.path, needed, source.dialect, source.max_bad_lines)
     if not len(table):
         raise DataError(f"data `{source.name}` has no rows", "write it again")
     numbers = np.arange(len(table))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from ocad.catalogue import DataSource
 from ocad.cells import texts_of
 from ocad.errors import DataError, nearest
 from ocad.tables import column_names, plain_columns
-from ocad.times import Clock, TimeError
+from ocad.times import NO_TIME, Clock, TimeError
 
 LINK, START, END, KIND = "link", "from", "to", "kind"
 DEFAULT_KIND = "incident"
@@ -40,6 +42,7 @@ class Labelled:
 def read_incidents(path: Path, clock: Clock) -> list[ListedIncident]:
     """The list in a CSV or parquet file with the columns `link`, `from`, `to` and perhaps `kind`.
 
+    Its times are ISO 8601, or in the format of `clock`.
     Raises `DataError` naming line and column of what cannot be used: a time that is none, an end before its start.
     """
     if not path.is_file():
@@ -49,8 +52,9 @@ def read_incidents(path: Path, clock: Clock) -> list[ListedIncident]:
         if name not in names:
             raise DataError(f"the list `{path}` has no column `{name}`", nearest(name, names))
     columns = plain_columns(path, [name for name in (LINK, START, END, KIND) if name in names])
-    links = texts_of(columns[LINK])
-    kinds = texts_of(columns[KIND]) if KIND in columns else np.full(len(links), "")
+    links = texts_of(columns[LINK], LINK)
+    kinds = texts_of(columns[KIND], KIND) if KIND in columns else np.full(len(links), "")
+    clocks = (replace(clock, format=None), clock) if clock.format else (clock,)
     incidents = []
     for place, (link, kind) in enumerate(zip(links, kinds, strict=True)):
         line = place + 1
@@ -58,7 +62,7 @@ def read_incidents(path: Path, clock: Clock) -> list[ListedIncident]:
         for name in (START, END):
             value = columns[name][place].as_py()
             try:
-                times.append(clock.read(value, f"{name} {line}"))
+                times.append(_moment(value, f"{name} {line}", clocks))
             except TimeError:
                 message = f"`{name}` of incident {line} in `{path}` is `{value}`, not a time"
                 raise DataError(message, "write times as ISO 8601, or give `--time-format`") from None
@@ -69,6 +73,14 @@ def read_incidents(path: Path, clock: Clock) -> list[ListedIncident]:
     if not incidents:
         raise DataError(f"the list `{path}` has no incident", "write one a line")
     return incidents
+
+
+def _moment(value: object, row: str, clocks: Sequence[Clock]) -> int:
+    """The time in µs as the first of `clocks` that can reads it; raises `TimeError` where none can."""
+    for clock in clocks:
+        with suppress(TimeError):
+            return clock.read(value, row)
+    raise TimeError(NO_TIME)
 
 
 def put_labels(source: DataSource, data: pd.DataFrame, incidents: list[ListedIncident]) -> Labelled:

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from ocad.catalogue import DataSource
 from ocad.cells import number_of, numbers_of, plain, text_of, texts_of
 from ocad.errors import DataError, nearest, shown
-from ocad.times import MISSING, NUMERIC, OUTSIDE, Clock, TimeError
-
-NO_UNIT = "give its `time_unit` in `configs/data/`, or write times as ISO 8601"
+from ocad.times import MISSING, NUMERIC, OUTSIDE, Clock, TimeError, column_error
 
 
 @dataclass(slots=True)
@@ -54,17 +52,30 @@ class RowReader:
 
         Raises `DataError` naming the column of what cannot be used.
         """
+        named = row.get(self.endpoint) if self.endpoint else None
         try:
-            endpoint = text_of(row.get(self.endpoint)) if self.endpoint else ""
+            if isinstance(named, list | dict):
+                raise ValueError(named)
+            endpoint = text_of(named)
         except ValueError:
             raise DataError(f"a row's `{self.endpoint}` is no text", "send it as Unicode") from None
         if row.get(self.timestamp) is None:
-            raise DataError(f"a row has no `{self.timestamp}`", "send its time as text in ISO 8601")
+            raise DataError(f"a row has no `{self.timestamp}`", f"send its time as {self.clock.spelling}")
         try:
             moment = self.clock.read(row[self.timestamp], endpoint)
         except TimeError as error:
-            raise DataError(*_told(error.reason, f"a row's `{self.timestamp}`")) from None
+            raise self._no_time(error.reason) from None
         return endpoint, moment, [self._value(row, column) * factor for column, factor in self.metrics.values()]
+
+    def _no_time(self, reason: str) -> DataError:
+        what, how = f"a row's `{self.timestamp}`", f"send it as {self.clock.spelling}"
+        if reason == MISSING:
+            return DataError(f"{what} is missing", how)
+        if reason == NUMERIC:
+            return DataError(f"{what} is a number", f"say its unit, or {how}")
+        if reason == OUTSIDE:
+            return DataError(f"{what} lies outside the years 1900 to 2199", "correct the clock that wrote it")
+        return DataError(f"{what} is no time", how)
 
     def _value(self, row: Mapping[str, object], column: str) -> float:
         if column not in row:
@@ -87,17 +98,8 @@ def read_times(
     try:
         return clock.read_column(column, endpoints.tolist())
     except TimeError as error:
-        row = int(rows[error.place])
-        if error.reason == MISSING:
-            raise DataError(f"column `{name}` has no time in row {row}", "remove the row") from None
-        if error.reason == NUMERIC:
-            raise DataError(f"column `{name}` holds numbers, not times", NO_UNIT) from None
-        value = column[error.place].as_py()
-        if error.reason == OUTSIDE:
-            what, hint = _told(OUTSIDE, f"column `{name}` holds `{value}` in row {row}, which")
-            raise DataError(what, hint) from None
-        hint = f"write times as `{clock.format}`" if clock.format else "write times as ISO 8601"
-        raise DataError(f"column `{name}` holds `{value}` in row {row}, not a time", hint) from None
+        place = error.place
+        raise column_error(name, int(rows[place]), column[place].as_py(), error.reason, clock) from None
 
 
 def read_numbers(column: pa.Array, name: str, rows: NDArray[np.int64], decimal: str = ".") -> NDArray[np.float64]:
@@ -122,15 +124,5 @@ def read_numbers(column: pa.Array, name: str, rows: NDArray[np.int64], decimal: 
 
 
 def read_endpoints(column: pa.Array, name: str) -> NDArray[Any]:
-    """A file's column of endpoints as text, "" where it is missing; raises `DataError` for bytes that are no text."""
-    return texts_of(plain(column, name))
-
-
-def _told(reason: str, what: str) -> tuple[str, str]:
-    if reason == MISSING:
-        return f"{what} is missing", "send its time as text in ISO 8601"
-    if reason == NUMERIC:
-        return f"{what} is a number", "say its unit, or send it in ISO 8601"
-    if reason == OUTSIDE:
-        return f"{what} lies outside the years 1900 to 2199", "correct the clock that wrote it"
-    return f"{what} is no time", "send it in ISO 8601 with its zone"
+    """A file's column of endpoints as text, "" where it is missing; raises `DataError` for what is no text."""
+    return texts_of(plain(column, name), name)

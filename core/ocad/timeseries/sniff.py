@@ -17,7 +17,7 @@ from pyarrow import types
 
 from ocad.cells import is_text, numbers_of
 from ocad.errors import DataError
-from ocad.tables import CsvTable, Dialect, column_names, is_parquet, plain_columns
+from ocad.tables import Dialect, column_names, plain_columns, unusual
 from ocad.times import Clock
 from ocad.units import factor_to, measures, unit_in
 
@@ -56,9 +56,9 @@ def sniff(path: Path, dialect: Dialect | None = None) -> dict[str, Any]:
     rows = len(columns[names[0]])
     if not rows:
         raise DataError(f"`{path}` has no rows", "write it again")
-    entry: dict[str, Any] = {"path": str(path.resolve()), **_written(path, dialect)}
+    entry: dict[str, Any] = {"path": str(path.resolve()), **unusual(path, dialect)}
     decimal = entry.get("decimal", ".")
-    entry |= _time(path, columns)
+    entry |= _time(path, columns, decimal)
     numeric = [name for name, column in columns.items() if _is_numeric(column, decimal)]
     taken = {entry["timestamp"]}
     label = next((name for name in names if _LABEL.search(name) and name not in taken), None)
@@ -80,22 +80,13 @@ def dump_entry(entry: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(entry), sort_keys=False, allow_unicode=True)
 
 
-def _written(path: Path, dialect: Dialect) -> dict[str, str]:
-    """What of a CSV's dialect is unusual."""
-    if is_parquet(path):
-        return {}
-    found = CsvTable(path, dialect).dialect
-    usual = {"separator": ",", "decimal": ".", "encoding": "utf-8"}
-    return {name: value for name, plain_value in usual.items() if (value := getattr(found, name)) != plain_value}
-
-
-def _time(path: Path, columns: Mapping[str, pa.Array]) -> dict[str, str]:
+def _time(path: Path, columns: Mapping[str, pa.Array], decimal: str) -> dict[str, str]:
     """The first column, those that are named like a time before others, whose every value is one, and how it is written."""
     for name in sorted(columns, key=lambda name: not _TIME.search(name)):
         column = columns[name]
         if (types.is_timestamp(column.type) or types.is_date(column.type)) and not column.null_count:
             return {"timestamp": name}
-        if unit := _unit(column) if _TIME.search(name) else None:
+        if unit := _unit(column, decimal) if _TIME.search(name) else None:
             return {"timestamp": name, "time_unit": unit}
         for pattern in FORMATS if types.is_string(column.type) else ():
             if not Clock(format=pattern).try_column(column)[1]:
@@ -103,10 +94,10 @@ def _time(path: Path, columns: Mapping[str, pa.Array]) -> dict[str, str]:
     raise DataError(f"`{path}` has no column of times", "name it with `--time`, and its `--time-format`")
 
 
-def _unit(column: pa.Array) -> str | None:
-    if not _is_numeric(column, "."):
+def _unit(column: pa.Array, decimal: str) -> str | None:
+    if not _is_numeric(column, decimal):
         return None
-    values, _ = numbers_of(column)
+    values, _ = numbers_of(column, decimal)
     return next((unit for unit, low, high in _UNITS if np.all((values >= low) & (values < high))), None)
 
 

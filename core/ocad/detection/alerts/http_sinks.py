@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ocad.detection.alerts.notices import Notice, dump
@@ -102,11 +104,13 @@ def post(settings: WebhookSettings, path: str, body: object, key: str = "") -> N
 
     Raises `DeliveryError` unless the answer is 2xx: an `answered` one for any other answer.
     """
-    headers = {"Content-Type": "application/json", "User-Agent": "ocad", **settings.headers}
-    headers |= {"Idempotency-Key": key} if key else {}
     parts = urlsplit(settings.url)
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # all of an address that a log may show
-    url = settings.url.rstrip("/") + path if path else settings.url
+    user, _, host = parts.netloc.rpartition("@")
+    server = f"{parts.scheme}://{host}"  # all of an address that a log may show
+    headers = {"Content-Type": "application/json", "User-Agent": "ocad", **_credentials(user), **settings.headers}
+    headers |= {"Idempotency-Key": key} if key else {}
+    url = parts._replace(netloc=host).geturl()
+    url = url.rstrip("/") + path if path else url
     request = Request(url, data=dump(body).encode(errors="replace"), headers=headers, method="POST")
     with Deadline(settings.timeout_s) as deadline:
         try:
@@ -126,17 +130,27 @@ def post(settings: WebhookSettings, path: str, body: object, key: str = "") -> N
             raise DeliveryError(f"`{server}` is not reached (timed out)")
 
 
+def _credentials(user: str) -> dict[str, str]:
+    """The header of `USER:PASSWORD` before a host (RFC 7617)."""
+    return {"Authorization": f"Basic {b64encode(unquote_to_bytes(user)).decode()}"} if user else {}
+
+
 def _cause(error: Exception) -> str:
     reason = getattr(error, "reason", error)
     return printable(str(getattr(reason, "strerror", None) or str(reason) or type(reason).__name__))[:200]
 
 
 def _wished_wait(error: HTTPError) -> float:
-    """The receiver's `Retry-After` in seconds, at most ten minutes; 0 where it says none."""
+    """The receiver's `Retry-After` (seconds, or a date) in seconds, at most ten minutes; 0 where it says none."""
+    wish = error.headers.get("Retry-After", "") if error.code in _BUSY else ""
     try:
-        return min(max(0.0, float(error.headers.get("Retry-After", 0))), 600.0) if error.code in _BUSY else 0.0
+        seconds = float(wish)
     except ValueError:
-        return 0.0
+        try:
+            seconds = (parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(0.0, seconds), 600.0)
 
 
 _READ = 65536

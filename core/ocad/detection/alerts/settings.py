@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ocad.config import PluginConfig, Settings, load_config
 from ocad.detection.incidents import Kind
-from ocad.errors import ConfigError
+from ocad.errors import ConfigError, printable
 
 GroupField = Literal["endpoint", "family", "kind"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -22,14 +22,39 @@ Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 Share = Annotated[float, Field(gt=0, le=1)] | None
 
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""The name of a header (RFC 9110, 5.1)."""
+_FRAMING = {"content-length", "transfer-encoding"}
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def _http(url: str) -> str:
+    if _VARIABLE.search(url):  # looked at again when it is filled in
+        return url
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
         raise ValueError("write it as `http://HOST:PORT/PATH` or `https://…`")
+    rest = f"{parts.path}{parts.query}"
+    if not rest.isascii() or " " in rest:
+        raise ValueError("write what is not ASCII, and spaces, as `%20` and the like")
     return url
+
+
+def _header(name: str, value: str) -> str:
+    """What is wrong with a header, for a person; "" for nothing."""
+    if not _HEADER.fullmatch(name):
+        return "it is no name of a header"
+    if name.lower() in _FRAMING:
+        return "it is decided by what is sent"
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return "it has characters that no header can hold"
+    return ""
 
 
 Url = Annotated[str, AfterValidator(_http)]
@@ -188,4 +213,8 @@ def _filled(sink: WebhookSettings, key: str, file: Path | None, expand: bool) ->
     except ValueError as error:
         raise ConfigError(f"bad value for `{key}.url` in `{file}`: {error}", "correct the value") from None
     headers = {name: fill(value, f"{key}.headers.{name}") for name, value in sink.headers.items()}
+    for name, value in headers.items():
+        if wrong := _header(name, value):
+            message = f"bad value for `{key}.headers.{printable(name)}` in `{file}`: {wrong}"
+            raise ConfigError(message, "correct the header")
     return sink.model_copy(update={"url": url, "headers": headers})

@@ -131,7 +131,7 @@ fn seconds(value: f64) -> Duration {
 }
 
 async fn told_to_stop() -> &'static str {
-    let hangs_up = !outlives_its_terminal();
+    let attached = !outlives_its_terminal();
     let told =
         [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT"), (SignalKind::hangup(), "SIGHUP")];
     let handlers = told.map(|(kind, name)| signal(kind).map(|handler| (handler, name)));
@@ -142,7 +142,7 @@ async fn told_to_stop() -> &'static str {
     tokio::select! {
         _ = terminate.0.recv() => terminate.1,
         _ = interrupt.0.recv() => interrupt.1,
-        _ = hang_up.0.recv(), if hangs_up => hang_up.1,
+        _ = hang_up.0.recv(), if attached => hang_up.1,
     }
 }
 

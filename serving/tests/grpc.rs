@@ -16,7 +16,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use ocad_server::grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use ocad_server::grpc::proto::{InferTensorContents, ModelInferRequest, ModelInferResponse};
+use ocad_server::grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use ocad_server::grpc::wire::weight;
 use ocad_server::infer::App;
 use prost::Message;
@@ -220,7 +220,8 @@ fn a_message_weighs_at_least_what_it_becomes() {
     assert!(weight(&many.encode_to_vec()).unwrap() >= 1024 * size_of::<InferInputTensor>());
     many.inputs.push(InferInputTensor::default());
     assert!(weight(&many.encode_to_vec()).is_err());
-    let parameters = (0..100).map(|number: i32| (number.to_string(), Default::default())).collect::<BTreeMap<_, _>>();
+    let parameters =
+        (0..100).map(|number: i32| (number.to_string(), InferParameter::default())).collect::<BTreeMap<_, _>>();
     assert!(weight(&ModelInferRequest { parameters, ..request() }.encode_to_vec()).is_err());
 }
 

@@ -226,6 +226,7 @@ def test_sigterm_lets_running_requests_finish(launch: Launch, busy: Path, protoc
 
 def test_a_hang_up_drains_too(launch: Launch, busy: Path) -> None:
     server = launch(busy)
+    wait_for(lambda: not server.is_inferring(), "its further sessions to be warm")
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(server.infer("busy", work(LONG))))
     thread.start()

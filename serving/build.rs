@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile([definition], ["proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
+        .build_server(false)
         .build_transport(false)
         .bytes(".")
         .btree_map(".")

@@ -31,8 +31,10 @@ impl Token {
 
     /// An error unless `header`, an `Authorization` value, carries this token.
     pub fn check(&self, header: Option<&[u8]>) -> Result<()> {
-        let sent =
-            header.and_then(|header| header.strip_prefix(b"Bearer ").or_else(|| header.strip_prefix(b"bearer ")));
+        let sent = header.and_then(|header| {
+            let (scheme, sent) = header.split_at_checked(header.iter().position(u8::is_ascii_whitespace)?)?;
+            scheme.eq_ignore_ascii_case(b"Bearer").then_some(sent)
+        });
         match sent {
             Some(sent) if <[u8; 32]>::from(Sha256::digest(sent.trim_ascii())) == self.0 => Ok(()),
             _ => Err(Error::Unauthorized),

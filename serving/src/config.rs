@@ -69,10 +69,19 @@ pub struct Config {
     /// Most bytes of a request
     #[arg(long, env = "OCAD_SERVER_MAX_BODY_MB", hide_env = true, default_value_t = 64, value_name = "MB")]
     pub max_body_mb: usize,
+    /// Most memory of all requests in flight; others get 429
+    #[arg(long, env = "OCAD_SERVER_MEMORY_MB", hide_env = true, default_value_t = 512, value_name = "MB")]
+    pub memory_mb: usize,
+    /// Most of it for the requests of one client address
+    #[arg(long, env = "OCAD_SERVER_CLIENT_MEMORY_MB", hide_env = true, default_value_t = 256, value_name = "MB")]
+    pub client_memory_mb: usize,
     /// Most open connections, each of HTTP and gRPC
     #[arg(long, env = "OCAD_SERVER_MAX_CONNECTIONS", hide_env = true, default_value_t = 8192, value_name = "N")]
     pub max_connections: usize,
-    /// Time for a client to send a request
+    /// Most of them from one client address
+    #[arg(long, env = "OCAD_SERVER_CLIENT_CONNECTIONS", hide_env = true, default_value_t = 2048, value_name = "N")]
+    pub client_connections: usize,
+    /// Time for a client to send a request, or to take 64 KiB of an answer
     #[arg(long, env = "OCAD_SERVER_READ_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub read_timeout: f64,
     /// Time for an answer, where the client does not say

@@ -30,7 +30,7 @@ pub enum Error {
     /// The method does not exist on this path.
     #[error("{0}")]
     Method(String),
-    /// The model's queue is full.
+    /// The model's queue, or the memory for requests in flight, is full.
     #[error("{0}")]
     Overloaded(String),
     /// The request's deadline passed before its answer was there.
@@ -105,6 +105,12 @@ impl Error {
         }
     }
 
+    /// The message in one line of bounded length, whatever a client has sent.
+    #[must_use]
+    pub fn line(&self) -> String {
+        crate::text::line(&self.to_string()).into_owned()
+    }
+
     /// The text that only the log may carry, where there is one.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
@@ -117,6 +123,6 @@ impl Error {
 
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        Self::new(error.code(), error.to_string())
+        Self::new(error.code(), error.line())
     }
 }

@@ -1,15 +1,20 @@
 //! The one path of an inference, whatever protocol it came by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Served};
 use crate::model::catalog::Catalog;
 use crate::model::served::Model;
 use crate::model::signature::NamedTensor;
 use crate::model::tensor::{Data, Tensor};
+use crate::text::shown;
+
+/// The most numbers that a constant answers with, over all outputs.
+const MOST_CONSTANTS: usize = 1 << 20;
 
 /// What answers for a model that has no version yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +50,8 @@ pub struct App {
     pub token: Option<crate::auth::Token>,
     /// What answers for models without a version.
     pub fallbacks: HashMap<String, Fallback>,
+    /// What the requests in flight may take.
+    pub budget: Arc<Budget>,
 }
 
 /// The protocol of a request, for the metrics.
@@ -80,6 +87,21 @@ pub enum Source {
     Model(Arc<Model>, bool),
     /// A constant, under the name of the model that was asked for.
     Constant(f32, String),
+}
+
+/// What is to be done for a request, checked, and without anything of its body.
+pub enum Plan {
+    /// A run of the model.
+    Run {
+        /// The inputs in the graph's order.
+        inputs: Vec<Tensor>,
+        /// The rows of each.
+        rows: usize,
+        /// The outputs asked for, by position.
+        positions: Vec<usize>,
+    },
+    /// Nothing: these are the outputs.
+    Done(Vec<(String, Tensor)>),
 }
 
 /// An answered request.
@@ -131,6 +153,41 @@ impl Source {
             Self::Constant(..) => Ok(()),
         }
     }
+
+    /// Checks `inputs` and the names of the outputs asked for, `None` for all.
+    pub fn plan(&self, inputs: Vec<NamedTensor<'_>>, wanted: Option<&[String]>) -> Result<Plan> {
+        let Self::Model(model, _) = self else { return self.constant(&inputs, wanted).map(Plan::Done) };
+        let (inputs, rows) = model.signature.arrange(inputs)?;
+        let positions = match wanted {
+            Some(names) => model.signature.select(names.iter().map(String::as_str))?,
+            None => (0..model.signature.outputs.len()).collect(),
+        };
+        Ok(Plan::Run { inputs, rows, positions })
+    }
+
+    /// The answer of a constant: one number per row of the first input, for each output asked for.
+    fn constant(&self, inputs: &[NamedTensor<'_>], wanted: Option<&[String]>) -> Result<Vec<(String, Tensor)>> {
+        let Self::Constant(value, _) = self else { return Err(Error::Internal("no constant".into())) };
+        let rows = inputs.first().and_then(|input| input.tensor.shape.first()).copied().unwrap_or(1);
+        let most = inputs.first().map_or(1, |input| input.tensor.data.len());
+        let count = usize::try_from(rows).ok().filter(|count| (1..=most).contains(count));
+        let count = count.ok_or_else(|| {
+            Error::Invalid(format!("{rows} rows with {most} values are not possible: send at least one value a row"))
+        })?;
+        let names = wanted.map_or_else(|| vec!["output".to_owned()], <[String]>::to_vec);
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(Error::Invalid(format!("output `{}` is asked for twice: ask once", shown(name))));
+        }
+        if count.saturating_mul(names.len()) > MOST_CONSTANTS {
+            return Err(Error::TooLarge(format!(
+                "{count} rows of {} outputs are more than {MOST_CONSTANTS} numbers: send fewer rows a request",
+                names.len()
+            )));
+        }
+        let tensor = Tensor { shape: vec![rows], data: Data::Fp32(vec![*value; count]) };
+        Ok(names.into_iter().map(|name| (name, tensor.clone())).collect())
+    }
 }
 
 impl App {
@@ -150,17 +207,19 @@ impl App {
         }
     }
 
-    /// Answers `inputs` with the outputs named in `wanted`, or with all.
+    /// Carries out `plan`, or counts why there is none.
     pub async fn infer(
         &self,
         source: Source,
-        inputs: Vec<NamedTensor<'_>>,
-        wanted: Option<&[String]>,
+        plan: Result<Plan>,
         deadline: Instant,
         call: (Protocol, Instant),
     ) -> Result<Answer> {
-        let Source::Model(model, _) = &source else { return constant(source, &inputs, wanted) };
-        let answered = answer(model, inputs, wanted, deadline).await;
+        let Source::Model(model, _) = &source else {
+            let Plan::Done(outputs) = plan? else { return Err(Error::Internal("a constant does not run".into())) };
+            return Ok(Answer { source, outputs });
+        };
+        let answered = run(model, plan, deadline).await;
         let (protocol, arrived) = call;
         match answered {
             Ok((outputs, rows)) => {
@@ -185,33 +244,12 @@ impl App {
     }
 }
 
-/// The outputs of `model` for `inputs` with their names, and the rows of the request.
-async fn answer(
-    model: &Model,
-    inputs: Vec<NamedTensor<'_>>,
-    wanted: Option<&[String]>,
-    deadline: Instant,
-) -> Result<(Vec<(String, Tensor)>, usize)> {
-    let (tensors, rows) = model.signature.arrange(inputs)?;
-    let positions = match wanted {
-        Some(names) => model.signature.select(names.iter().map(String::as_str))?,
-        None => (0..model.signature.outputs.len()).collect(),
+/// The outputs of `model` with their names, and the rows of the request.
+async fn run(model: &Model, plan: Result<Plan>, deadline: Instant) -> Result<(Vec<(String, Tensor)>, usize)> {
+    let Plan::Run { inputs, rows, positions } = plan? else {
+        return Err(Error::Internal("a model has no ready answer".into()));
     };
     let names: Vec<String> = positions.iter().map(|position| model.signature.outputs[*position].name.clone()).collect();
-    let tensors = model.infer(tensors, rows, positions, deadline).await?;
+    let tensors = model.infer(inputs, rows, positions, deadline).await?;
     Ok((names.into_iter().zip(tensors).collect(), rows))
-}
-
-/// The answer of a constant: one number per row of the first input, for each output asked for.
-fn constant(source: Source, inputs: &[NamedTensor<'_>], wanted: Option<&[String]>) -> Result<Answer> {
-    let Source::Constant(value, _) = &source else { return Err(Error::Internal("no constant".into())) };
-    let rows = inputs.first().and_then(|input| input.tensor.shape.first()).copied().unwrap_or(1);
-    let most = inputs.first().map_or(1, |input| input.tensor.data.len());
-    let count = usize::try_from(rows).ok().filter(|count| (1..=most).contains(count));
-    let count = count.ok_or_else(|| {
-        Error::Invalid(format!("{rows} rows with {most} values are not possible: send at least one value a row"))
-    })?;
-    let tensor = Tensor { shape: vec![rows], data: Data::Fp32(vec![*value; count]) };
-    let names = wanted.map_or_else(|| vec!["output".to_owned()], <[String]>::to_vec);
-    Ok(Answer { outputs: names.into_iter().map(|name| (name, tensor.clone())).collect(), source })
 }

@@ -1,6 +1,7 @@
 //! Serves the ONNX versions of an ocad registry over the Open Inference Protocol.
 
 pub mod auth;
+pub mod budget;
 pub mod config;
 pub mod error;
 pub mod grpc;
@@ -11,3 +12,5 @@ pub mod model;
 pub mod registry;
 pub mod server;
 pub mod start;
+pub mod text;
+pub mod work;

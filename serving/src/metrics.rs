@@ -133,6 +133,7 @@ fn describe() {
     describe_histogram!("ocad_server_run_seconds", "time of one run of a batch");
     describe_histogram!("ocad_server_batch_rows", "rows of one batch");
     describe_gauge!("ocad_server_connections", "open connections");
+    describe_gauge!("ocad_server_inflight_bytes", "memory of the requests in flight, as it is counted");
     describe_gauge!("ocad_server_ready", "1 when every model that a plain name asks for is served");
     describe_gauge!("ocad_server_registry_up", "1 when the registry could be read at the last look");
     describe_gauge!("ocad_server_model_version", "1 for the version that a plain name is answered by");

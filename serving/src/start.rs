@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::auth::Token;
+use crate::budget::{Bounds, Budget};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::infer::{App, Limits};
@@ -58,6 +59,7 @@ async fn serve_all(config: &Config) -> Result<()> {
         connections: config.max_connections,
         read: seconds(config.read_timeout),
         drain: seconds(config.drain_timeout),
+        budget: Arc::clone(&app.budget),
     };
     let metrics = app.metrics.clone();
     tokio::spawn(async move {
@@ -115,6 +117,11 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
         allow_control: config.allow_control,
         token: config.token_file.as_deref().map(|path: &Path| Token::read(path)).transpose()?,
         fallbacks: config.fallbacks()?,
+        budget: Budget::new(Bounds {
+            total: config.memory_mb << 20,
+            client: config.client_memory_mb << 20,
+            connections: config.client_connections.max(1),
+        }),
     })
 }
 
@@ -124,13 +131,24 @@ fn seconds(value: f64) -> Duration {
 }
 
 async fn told_to_stop() -> &'static str {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
+    let attached = !outlives_its_terminal();
+    let told =
+        [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT"), (SignalKind::hangup(), "SIGHUP")];
+    let handlers = told.map(|(kind, name)| signal(kind).map(|handler| (handler, name)));
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)] = handlers else {
         // without handlers the default action ends the process, which is all that is left
-        _ => std::future::pending().await,
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.0.recv() => terminate.1,
+        _ = interrupt.0.recv() => interrupt.1,
+        _ = hang_up.0.recv(), if attached => hang_up.1,
     }
+}
+
+/// Whether the server was started so that it outlives its terminal, as by `nohup`.
+fn outlives_its_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

@@ -25,7 +25,8 @@ fn start(app: &Arc<App>, connections: usize, read: Duration) -> Running {
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let limits = Limits { connections, read, drain: Duration::from_secs(20) };
+    let budget = Arc::clone(&app.budget);
+    let limits = Limits { connections, read, drain: Duration::from_secs(20), budget };
     let open = app.metrics.http_connections.clone();
     let task =
         tokio::spawn(serve(listener, ocad_server::http::app(Arc::clone(app)), Speaks::Http1, limits, open, stopped));
@@ -120,4 +121,61 @@ async fn a_server_told_to_stop_answers_what_it_has() {
     assert!(rest(&mut stream).await.contains("[2.0,4.0,6.0]"), "a request under way is answered");
     server.task.await.unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_reaches_its_client() {
+    let registry = registry();
+    let token = registry.0.path().join("token");
+    std::fs::write(&token, "s3cret").unwrap();
+    let open = registry.serve(&["--max-body-mb", "1"]);
+    let locked = registry.serve(&["--token-file", token.to_str().unwrap()]);
+    let body = vec![b' '; 10 << 20];
+    for (app, path, status) in [
+        (&open, "/v2/models/nothing/infer", "404"),
+        (&open, "/v2/nowhere", "404"),
+        (&open, "/v2/models/scaled/ready", "405"),
+        (&open, "/v2/models/scaled/infer", "413"),
+        (&open, "/v2/repository/index", "413"),
+        (&locked, "/v2/models/scaled/infer", "401"),
+    ] {
+        let server = start(app, 8, Duration::from_secs(20));
+        for _ in 0..5 {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.expect("the server reads on");
+            let answer = rest(&mut stream).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+            assert!(answer.contains("connection: close") && answer.contains("{\"error\":"), "{path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_small_body_that_nobody_reads_keeps_its_connection() {
+    let registry = registry();
+    let server = start(&registry.serve(&[]), 8, Duration::from_secs(20));
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        let body = rows(&[1.0, 2.0, 3.0]).to_string();
+        let head =
+            format!("POST /v2/models/nothing/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let count = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..count]);
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_is_not_asked_in_vain() {
+    let registry = registry();
+    let server = start(&registry.serve(&[]), 8, Duration::from_secs(20));
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v2/models/nothing/infer HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("connection: close"), "{answer}");
 }

@@ -139,6 +139,11 @@ class Server:
         lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:"))
 
+    def peak_mb(self) -> float:
+        """The most resident memory that the server ever had in MB (10^6 bytes)."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
+
     def stop(self) -> int:
         """Asks it to end and waits; kills it when it does not within 20 s. Answers with its exit status."""
         self.process.terminate()

@@ -169,7 +169,8 @@ def test_a_slow_client_is_cut_off(launch: Launch, models: Path, sent: bytes) -> 
 def test_ten_thousand_open_connections(launch: Launch, models: Path) -> None:
     """As many as this process may open; the server says no to those over its limit and answers the others."""
     limit = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
-    server = launch(models, "--max-connections", str(limit - 100), "--read-timeout", "60")
+    options = ["--max-connections", str(limit - 100), "--client-connections", str(limit)]
+    server = launch(models, *options, "--read-timeout", "60")
     host, port = server.http.split(":")
     held: list[socket.socket] = []
     try:
@@ -221,6 +222,20 @@ def test_sigterm_lets_running_requests_finish(launch: Launch, busy: Path, protoc
     idle.close()
     assert answers == [LONG]
     assert '"draining"' in server.log_text()
+
+
+def test_a_hang_up_drains_too(launch: Launch, busy: Path) -> None:
+    server = launch(busy)
+    wait_for(lambda: not server.is_inferring(), "its further sessions to be warm")
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(server.infer("busy", work(LONG))))
+    thread.start()
+    wait_for(server.is_inferring, "the run to begin")
+    server.process.send_signal(signal.SIGHUP)
+    assert server.process.wait(300) == 0
+    thread.join()
+    assert answers[0].status == 200
+    assert '"SIGHUP"' in server.log_text()
 
 
 def test_a_drain_that_takes_too_long_ends_all_the_same(launch: Launch, busy: Path) -> None:

@@ -19,7 +19,7 @@ from ocad.cli.output import output_options
 def serve(ctx: click.Context, onnxruntime: str | None, registry: str | None) -> None:
     """Serve every version that has a graph over the Open Inference Protocol; other options go to `ocad-server`.
 
-    `ocad-server --help` lists them (--http, --grpc, --workers, …). This process becomes the server: signals reach it.
+    `ocad-server --help` lists them (--http, --grpc, --max-queue, …). This process becomes the server: signals reach it.
     """
     from ocad.serving import find_onnxruntime, find_server
 

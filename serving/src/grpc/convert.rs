@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::metadata::MetadataMap;
+use http::HeaderMap;
 
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_config::SchedulingChoice;
@@ -21,13 +21,14 @@ use crate::model::served::Model;
 use crate::model::signature::{NamedTensor, Port};
 use crate::model::statistics::Span;
 use crate::model::tensor::{Data, DataType, Tensor};
+use crate::text::shown;
 
 /// The inputs, the outputs asked for (`None` for all) and the id of a request.
 pub type Parts = (Vec<NamedTensor<'static>>, Option<Vec<String>>, String);
 
 /// The client's deadline, from the `grpc-timeout` header.
-pub fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>> {
-    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let wrong = || Error::Invalid("the `grpc-timeout` header is no timeout: send up to 8 digits and a unit".into());
     let text = value.to_str().map_err(|_| wrong())?;
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
@@ -70,7 +71,7 @@ pub fn inputs(request: ModelInferRequest) -> Result<Parts> {
         if input.parameters.contains_key("shared_memory_region") {
             return Err(Error::Invalid(format!(
                 "input `{}`: shared memory is not served: send the values",
-                input.name
+                shown(&input.name)
             )));
         }
         let data = match (raw.next(), input.contents) {
@@ -78,7 +79,7 @@ pub fn inputs(request: ModelInferRequest) -> Result<Parts> {
             (Some(bytes), None) => Data::from_bytes(datatype, &bytes),
             (None, contents) => typed(datatype, contents.unwrap_or_default()),
         };
-        let data = data.map_err(|cause| Error::Invalid(format!("input `{}`: {cause}", input.name)))?;
+        let data = data.map_err(|cause| Error::Invalid(format!("input `{}`: {cause}", shown(&input.name))))?;
         Ok(NamedTensor { name: Cow::Owned(input.name), tensor: Tensor { shape: input.shape, data } })
     });
     let inputs = inputs.collect::<Result<Vec<_>>>()?;

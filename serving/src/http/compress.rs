@@ -1,6 +1,7 @@
 //! gzip, deflate and zstd bodies.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -8,7 +9,12 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::HeaderValue;
 
+use crate::budget::Ticket;
 use crate::error::{Error, Result};
+use crate::work;
+
+/// Plain bytes are made, and counted, in pieces of this size.
+const PIECE: usize = 64 << 10;
 
 /// A content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,28 +68,51 @@ impl Encoding {
     }
 }
 
-/// Decodes `body` as the `Content-Encoding` value `encoding` says, into at most `limit` bytes.
-pub fn decode(encoding: &[u8], body: &Bytes, limit: usize) -> Result<Bytes> {
+/// Decodes `body` as [`decode`] does: here as far as it stays small, else on a thread of its own.
+pub async fn expand(encoding: &[u8], body: Bytes, limit: usize, ticket: &Arc<Ticket>) -> Result<Bytes> {
+    let before = ticket.held();
+    if body.len() < work::LARGE / 2 {
+        match decode(encoding, body.clone(), limit.min(work::LARGE), ticket) {
+            // a small body may well become a large one
+            Err(Error::TooLarge(_)) if limit > work::LARGE => ticket.give(ticket.held().saturating_sub(before)),
+            plain => return plain,
+        }
+    }
+    let (encoding, ticket) = (encoding.to_vec(), Arc::clone(ticket));
+    work::run(work::LARGE, move || decode(&encoding, body, limit, &ticket)).await
+}
+
+/// Decodes `body` as the `Content-Encoding` value `encoding` says, into at most `limit` bytes, counted by `ticket`.
+pub fn decode(encoding: &[u8], body: Bytes, limit: usize, ticket: &Ticket) -> Result<Bytes> {
     if encoding.trim_ascii().eq_ignore_ascii_case(b"identity") {
-        return Ok(body.clone());
+        return Ok(body);
     }
     let encoding = Encoding::parse(encoding).ok_or_else(|| {
         Error::Unsupported("this `Content-Encoding` is not understood: use gzip, deflate or zstd".into())
     })?;
     let broken = |_| Error::Invalid("the body cannot be decompressed: check its `Content-Encoding`".into());
     let mut reader: Box<dyn Read + '_> = match encoding {
-        Encoding::Gzip => Box::new(MultiGzDecoder::new(&**body)),
-        Encoding::Deflate => Box::new(ZlibDecoder::new(&**body)),
-        Encoding::Zstd => Box::new(zstd::Decoder::with_buffer(&**body).map_err(broken)?),
+        Encoding::Gzip => Box::new(MultiGzDecoder::new(&*body)),
+        Encoding::Deflate => Box::new(ZlibDecoder::new(&*body)),
+        Encoding::Zstd => Box::new(zstd::Decoder::with_buffer(&*body).map_err(broken)?),
     };
     let mut plain = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    reader.by_ref().take(most).read_to_end(&mut plain).map_err(broken)?;
-    if plain.len() > limit {
-        return Err(Error::TooLarge(format!(
-            "the body is larger than {limit} bytes when decompressed: send fewer rows a request"
-        )));
+    loop {
+        ticket.take(PIECE)?;
+        let piece = u64::try_from(PIECE).unwrap_or(u64::MAX);
+        let count = reader.by_ref().take(piece).read_to_end(&mut plain).map_err(broken)?;
+        ticket.give(PIECE - count);
+        if plain.len() > limit {
+            return Err(Error::TooLarge(format!(
+                "the body is larger than {limit} bytes when decompressed: send fewer rows a request"
+            )));
+        }
+        if count < PIECE {
+            break;
+        }
     }
+    drop(reader);
+    ticket.give(body.len());
     Ok(plain.into())
 }
 

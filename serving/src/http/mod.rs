@@ -19,6 +19,7 @@ use http::{Method, Uri};
 
 use crate::error::Error;
 use crate::infer::App;
+use crate::text::shown;
 
 /// All routes over `state`, to be asked with or without a socket.
 pub fn app(state: Arc<App>) -> Router {
@@ -28,12 +29,12 @@ pub fn app(state: Arc<App>) -> Router {
         .route("/{name}/ready", get(models::ready))
         .route("/{name}/config", get(models::config))
         .route("/{name}/stats", get(statistics::model))
-        .route("/{name}/infer", post(infer::plain))
+        .route("/{name}/infer", post(infer::respond))
         .route("/{name}/versions/{version}", get(models::metadata))
         .route("/{name}/versions/{version}/ready", get(models::ready))
         .route("/{name}/versions/{version}/config", get(models::config))
         .route("/{name}/versions/{version}/stats", get(statistics::model))
-        .route("/{name}/versions/{version}/infer", post(infer::versioned));
+        .route("/{name}/versions/{version}/infer", post(infer::respond));
     Router::new()
         .nest("/v2/models", models)
         .route("/v2", get(models::server))
@@ -52,9 +53,9 @@ pub fn app(state: Arc<App>) -> Router {
 }
 
 async fn no_path(uri: Uri) -> Error {
-    Error::NotFound(format!("there is no path `{}`: see `/openapi.json`", uri.path()))
+    Error::NotFound(format!("there is no path `{}`: see `/openapi.json`", shown(uri.path())))
 }
 
 async fn no_method(method: Method, uri: Uri) -> Error {
-    Error::Method(format!("`{}` does not take {method}: see `/openapi.json`", uri.path()))
+    Error::Method(format!("`{}` does not take {}: see `/openapi.json`", shown(uri.path()), shown(method.as_str())))
 }

@@ -44,6 +44,8 @@ pub async fn server_ready(State(app): State<Arc<App>>) -> Response {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     app.catalog.publish_gauges();
     app.catalog.publish_depths();
+    #[allow(clippy::cast_precision_loss)]
+    app.metrics.set("ocad_server_inflight_bytes", &[], app.budget.used() as f64);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
 }
 

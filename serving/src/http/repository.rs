@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::infer::{receive, ticket};
 use super::respond;
 use crate::error::{Error, Result};
 use crate::infer::App;
+use crate::text::cause;
+
+/// The most bytes of an index request.
+const LIMIT: usize = 64 << 10;
 
 #[derive(Default, Deserialize)]
 struct Filter {
@@ -19,25 +23,38 @@ struct Filter {
 }
 
 /// `POST /v2/repository/index`
-pub async fn index(State(app): State<Arc<App>>, body: Bytes) -> Response {
-    let filter = if body.is_empty() { Ok(Filter::default()) } else { serde_json::from_slice(&body) };
-    match filter {
+pub async fn index(State(app): State<Arc<App>>, request: Request) -> Response {
+    match filter(&app, request).await {
         Ok(Filter { ready }) => respond::json(&app.catalog.listing(ready)),
-        Err(cause) => {
-            Error::Invalid(format!("the body is no index request: {cause}: send `{{\"ready\": true}}` or nothing"))
-                .into_response()
-        }
+        Err(error) => error.into_response(),
     }
 }
 
+async fn filter(app: &App, request: Request) -> Result<Filter> {
+    let ticket = ticket(&request)?;
+    let (head, body) = request.into_parts();
+    let body = receive(&ticket, &head.headers, body, LIMIT.min(app.limits.body), app.limits.read).await?;
+    if body.is_empty() {
+        return Ok(Filter::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        let cause = cause(&error);
+        Error::Invalid(format!("the body is no index request: {cause}: send `{{\"ready\": true}}` or nothing"))
+    })
+}
+
 /// `POST /v2/repository/models/{name}/load`
-pub async fn load(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    answer(app.control(&name, true).await)
+pub async fn load(State(app): State<Arc<App>>, path: RawPathParams) -> Response {
+    answer(app.control(name(&path), true).await)
 }
 
 /// `POST /v2/repository/models/{name}/unload`
-pub async fn unload(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
-    answer(app.control(&name, false).await)
+pub async fn unload(State(app): State<Arc<App>>, path: RawPathParams) -> Response {
+    answer(app.control(name(&path), false).await)
+}
+
+fn name(path: &RawPathParams) -> &str {
+    path.iter().find(|(key, _)| *key == "name").map(|(_, value)| value).unwrap_or_default()
 }
 
 fn answer(result: Result<()>) -> Response {

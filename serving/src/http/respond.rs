@@ -105,7 +105,7 @@ pub fn json(value: &impl serde::Serialize) -> Response {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let mut response = answered(serde_json::json!({"error": self.to_string()}).to_string().into_bytes(), None);
+        let mut response = answered(serde_json::json!({"error": self.line()}).to_string().into_bytes(), None);
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         match &self {

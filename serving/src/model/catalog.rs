@@ -17,6 +17,7 @@ use crate::registry::refusal::{Kind, Read, Refusal};
 use crate::registry::signatures::Keys;
 use crate::registry::store::Store;
 use crate::registry::verify::verify;
+use crate::text::shown;
 
 /// What is added to a version's files for its sessions and threads, when memory is counted.
 const SESSION_BYTES: u64 = 4 << 20;
@@ -238,7 +239,8 @@ fn unknown(snapshot: &Snapshot, name: &str) -> Error {
     known.sort_unstable();
     known.truncate(10);
     Error::NotFound(format!(
-        "there is no model `{name}`: see `/v2/repository/index`; some that there are: {}",
+        "there is no model `{}`: see `/v2/repository/index`; some that there are: {}",
+        shown(name),
         known.join(", ")
     ))
 }
@@ -268,7 +270,7 @@ impl Entry {
     /// Where `text`, a version or an alias, leads as it is served.
     fn select(&self, text: &str) -> Read<Target> {
         let selector = names::selector(text)
-            .ok_or_else(|| Refusal::new(Kind::InvalidName, format!("`{text}` is no version and no alias")))?;
+            .ok_or_else(|| Refusal::new(Kind::InvalidName, format!("`{}` is no version and no alias", shown(text))))?;
         match &selector {
             Selector::Alias(alias) => match self.aliases.get(alias) {
                 Some(target) => Ok(target.clone()),

@@ -16,6 +16,7 @@ use crate::registry::names;
 use crate::registry::refusal::{Kind as Verdict, Read, Refusal};
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
+use crate::text::shown;
 
 /// The state of the server as a load balancer asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -296,7 +297,8 @@ impl Catalog {
         self.refresh_model(name).map_err(|refusal| Error::Unavailable(refusal.to_string()))?;
         self.publish_gauges();
         let snapshot = self.snapshot();
-        let entry = snapshot.models.get(name).ok_or_else(|| Error::NotFound(format!("there is no model `{name}`")))?;
+        let entry =
+            snapshot.models.get(name).ok_or_else(|| Error::NotFound(format!("there is no model `{}`", shown(name))))?;
         match (&entry.current, &entry.failure) {
             (_, Some(failure)) => Err(Error::Unavailable(failure.clone())),
             (None, None) => Err(Error::NotFound(format!("model `{name}` has no version to serve"))),
@@ -316,11 +318,15 @@ impl Catalog {
         let _writer = locked(&self.refreshing);
         let snapshot = self.snapshot();
         if !names::is_model(name) {
-            return Err(Error::NotFound(format!("there is no model `{name}`")));
+            return Err(Error::NotFound(format!("there is no model `{}`", shown(name))));
         }
         let Some(entry) = snapshot.models.get(name) else {
             // a model that has just been published may not have been noticed yet
-            return if unloaded { Err(Error::NotFound(format!("there is no model `{name}`"))) } else { Ok(()) };
+            return if unloaded {
+                Err(Error::NotFound(format!("there is no model `{}`", shown(name))))
+            } else {
+                Ok(())
+            };
         };
         if entry.unloaded != unloaded {
             let entry =

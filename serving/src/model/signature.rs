@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::tensor::{Data, DataType, Tensor, volume};
+use super::tensor::{Data, DataType, MOST_RANK, Tensor, volume};
 use crate::error::{Error, Result};
+use crate::text::shown;
 
 /// One input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,14 @@ impl Port {
                 self.datatype.name(),
                 given.name(),
                 self.datatype.name()
+            )));
+        }
+        if tensor.shape.len() > MOST_RANK {
+            return Err(Error::Invalid(format!(
+                "input `{}` was sent with {} dimensions: send {}",
+                self.name,
+                tensor.shape.len(),
+                self.shape.len()
             )));
         }
         let fits = tensor.shape.len() == self.shape.len()
@@ -103,9 +112,9 @@ impl Signature {
         }
         if let Some(extra) = given.first() {
             return Err(Error::Invalid(if self.inputs.iter().any(|port| port.name == extra.name) {
-                format!("input `{}` was sent twice: send each input once", extra.name)
+                format!("input `{}` was sent twice: send each input once", shown(&extra.name))
             } else {
-                format!("`{}` is no input of this model: it takes {}", extra.name, names(&self.inputs))
+                format!("`{}` is no input of this model: it takes {}", shown(&extra.name), names(&self.inputs))
             }));
         }
         let rows = self.rows(&arranged)?;
@@ -131,10 +140,11 @@ impl Signature {
         let mut selected = Vec::new();
         for name in wanted {
             let position = self.outputs.iter().position(|port| port.name == name).ok_or_else(|| {
-                Error::Invalid(format!("`{name}` is no output of this model: it gives {}", names(&self.outputs)))
+                let known = names(&self.outputs);
+                Error::Invalid(format!("`{}` is no output of this model: it gives {known}", shown(name)))
             })?;
             if selected.contains(&position) {
-                return Err(Error::Invalid(format!("output `{name}` is asked for twice: ask once")));
+                return Err(Error::Invalid(format!("output `{}` is asked for twice: ask once", shown(name))));
             }
             selected.push(position);
         }

@@ -4,6 +4,10 @@ use bytemuck::{cast_slice, pod_collect_to_vec};
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
+use crate::text::shown;
+
+/// The most dimensions of a tensor.
+pub const MOST_RANK: usize = 16;
 
 /// Generates the element types, their values and what must be written once per type.
 macro_rules! tensor_types {
@@ -162,7 +166,7 @@ impl DataType {
     pub fn parse(name: &str) -> Result<Self> {
         Self::ALL.iter().copied().find(|datatype| datatype.name() == name).ok_or_else(|| {
             let known: Vec<&str> = Self::ALL.iter().map(|datatype| datatype.name()).collect();
-            Error::Invalid(format!("`{name}` is no datatype: use one of {}", known.join(", ")))
+            Error::Invalid(format!("`{}` is no datatype: use one of {}", shown(name), known.join(", ")))
         })
     }
 }
@@ -184,8 +188,14 @@ pub struct Tensor {
     pub data: Data,
 }
 
-/// The product of `shape`; an error for a negative dimension or a product beyond what can be addressed.
+/// The product of `shape`; an error for too many dimensions, a negative one or a product beyond what can be addressed.
 pub fn volume(shape: &[i64]) -> Result<usize> {
+    if shape.len() > MOST_RANK {
+        return Err(Error::Invalid(format!(
+            "a shape of {} dimensions is not possible: send at most {MOST_RANK}",
+            shape.len()
+        )));
+    }
     shape.iter().try_fold(1_usize, |product, dimension| {
         usize::try_from(*dimension)
             .ok()

@@ -163,8 +163,8 @@ def score(model: Ensemble, rows: pd.DataFrame, sizes: dict[tuple[str, pd.Timesta
         tested = np.asarray(places)[int(SHARES[1] * len(places)) :]
         part = rows.iloc[tested]
         labels, alarm = part["label"].to_numpy(), alarms[tested]
-        counts += count_events(labels, alarm)
-        free = alerts_of(alarm)
+        counts += count_events(labels, alarm, rest=model.rule.rest)
+        free = alerts_of(alarm, model.rule.rest)
         for incident in incidents_of(labels):
             match = next((alert for alert in free if incident.start <= alert.start <= incident.deadline), None)
             if match is not None:

@@ -36,6 +36,8 @@ NAMES = [
     "nab",
     "open_bandit",
     "oran_testbed",
+    "oran_testbed_2",
+    "oran_testbed_3",
     "ripe_rtt",
     "skab",
     "smd",

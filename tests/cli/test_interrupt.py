@@ -95,7 +95,9 @@ def test_a_corrupt_checkpoint_is_named(workshop: Workshop) -> None:
     assert not (workshop.folder / "models").exists()
 
 
-def test_a_resumed_run_ends_as_an_unbroken_one(workshop: Workshop) -> None:
+def test_a_resumed_run_ends_as_an_unbroken_one(workshop: Workshop, tmp_path: Path) -> None:
+    folder = shutil.copytree(workshop.folder, tmp_path / "own")  # the others look at what is not resumed
+    workshop = Workshop(folder, {**workshop.environment, "OCAD_HOME": str(folder)}, workshop.run)
     code, resumed = workshop.ocad("train", "--resume", workshop.run, "--json")
     assert (code, resumed["ref"], resumed["run"]) == (0, "broken-off@1.0.0", workshop.run)
     assert workshop.epochs() == ["1", "2", "3", "4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from typing import Any
@@ -33,16 +34,17 @@ def made_frame(rows: int, seed: int, bursts: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> Ensemble:
+def fitted() -> Ensemble:
     made = Ensemble({"first": Distance(("a",)), "second": Distance(("b",))}, RULE, UNITS)
     made.fit(made_frame(600, 1))
     made.calibrate(made_frame(600, 2))
     return made
 
 
-@pytest.fixture(autouse=True)
-def _fresh(ensemble: Ensemble) -> None:
-    ensemble.forget()
+@pytest.fixture
+def ensemble(fitted: Ensemble) -> Ensemble:
+    """One that has seen no row yet."""
+    return copy.deepcopy(fitted)
 
 
 def test_frame_row_by_row_and_pieces_agree(ensemble: Ensemble) -> None:

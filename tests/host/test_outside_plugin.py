@@ -44,11 +44,10 @@ class Environment:
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 
-    def train(self, code: int = 0, **variables: str) -> Any:
+    def train(self, *more: str, code: int = 0, **variables: str) -> Any:
         """Trains `hello` on the seasonal series."""
-        return self.ocad(
-            "train", "--plugin", "hello", "--metric", "rtt", "--data", "series.parquet", code=code, **variables
-        )
+        asked = ("train", "--plugin", "hello", "--metric", "rtt", "--data", "series.parquet", *more)
+        return self.ocad(*asked, code=code, **variables)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_it_trains_and_registers_what_it_found(environment: Environment, registe
 
 
 def test_its_version_is_queried_and_loaded(environment: Environment, registered: Any) -> None:
-    found = environment.ocad("registry", "query", "plugin = 'hello' and metrics.mase < 0.5")
+    found = environment.ocad("registry", "query", "name = 'hello-rtt' and plugin = 'hello' and metrics.mase < 0.5")
     assert [entry["ref"] for entry in found] == ["hello-rtt@1.0.0"]
     code = (
         "import ocad, numpy as np; rows = np.arange(48.0).reshape(2, 24); "
@@ -163,8 +162,8 @@ def test_broken_plugins_beside_it_change_nothing_but_the_list(
     assert "RuntimeError" in listed["raises-on-import"]["broken"]
     assert listed["raises-on-import"]["package"] == "ocad-broken 0.1.0"
     assert "hook API 2, this is 1" in listed["wrong-api"]["broken"]
-    again = environment.train()
-    assert (again["ref"], again["metrics"]) == ("hello-rtt@1.1.0", registered["metrics"])
+    again = environment.train("--name", "again")
+    assert (again["ref"], again["metrics"]) == ("again@1.0.0", registered["metrics"])
     cause = environment.ocad("train", "--plugin", "raises-on-import", "--data", "series.parquet", code=1)
     assert cause["error"]["message"] == (
         "plugin `raises-on-import` of package `ocad-broken 0.1.0` does not load "

@@ -131,6 +131,7 @@ class Scale:
         deviation = TO_SIGMA * float(np.median(above)) if len(above) else 0.0
         far = rarely_reached(raw - center)
         unit = (deviation if far is None else far / ALARM) or float(np.std(raw)) or 1.0
+        unit = max(unit, _SAME * float(np.ptp(raw)))
         if ceiling > center:
             unit = min(unit, (ceiling - center) / (_CLEAR * ALARM))
         return cls(center, unit)

@@ -18,6 +18,7 @@ _NETWORK_ADMINISTRATION = 1 << 12 | 1 << 13 | 1 << 21  # CAP_NET_ADMIN, CAP_NET_
 _OTHER_NAMES = {"chromium": ("chromium-browser",)}
 _HINTS = {
     "root": "run as root, or in a privileged container",
+    "another user": "run as root, who alone can act as two users",
     "mounts": "run as root, or where user namespaces are allowed",
     "user namespaces": "run where the kernel allows them",
 }
@@ -44,6 +45,8 @@ def is_here(tool: str) -> bool:
     match tool:
         case "root":
             return effective_capabilities() & _NETWORK_ADMINISTRATION == _NETWORK_ADMINISTRATION
+        case "another user":
+            return os.geteuid() == 0
         case "mounts":
             return _runs([*mount_namespace(), "true"])
         case "user namespaces":

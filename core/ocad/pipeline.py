@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def train(request: TrainRequest, session: Session, resume: Path | None = None) -
             if registry.aliases(moved.name).get(request.promote) == moved.version:
                 entry = registry.history(moved.name, request.promote)[-1]
                 host.fire("ocad_alias_moved", name=moved.name, alias=request.promote, entry=entry)
-        result = replace(result, promoted=request.promote)
+        result = dataclasses.replace(result, promoted=request.promote)
     return result
 
 

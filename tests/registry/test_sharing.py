@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.needs import require
 
 from ocad_registry import Invalid, Registry
 
 from .conftest import Publisher
-from .users import act, answered, need_users
+from .users import act, answered
 
 ANN, BOB, EVE, TEAM = 61_001, 61_002, 61_003, 61_000
 
@@ -34,7 +35,7 @@ def work(root):
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that everybody can reach; pytest's own is the super user's alone."""
-    need_users()
+    require("another user")
     made = Path(tempfile.mkdtemp())
     made.chmod(0o755)
     (made / "weights.bin").write_text("any bytes")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.needs import require
 
 from ocad_registry import Corrupt, NotFound, Registry
 
 from .conftest import Publisher
-from .users import NOBODY, act, answered, need_users
+from .users import NOBODY, act, answered
 
 Answer = dict[str, Any]
 
@@ -44,7 +45,7 @@ def work(root):
 
 def look(root: Path) -> Answer:
     """What an ordinary user sees: the super user is refused nothing."""
-    need_users()
+    require("another user")
     for parent in (root, *root.parents[:-1]):
         parent.chmod(parent.stat().st_mode | 0o055)
     answer: Answer = json.loads(answered(act(NOBODY, [], LOOK, root)))

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 NOBODY = 65_534
 
 RUN = """
@@ -61,9 +59,3 @@ def answered(done: subprocess.CompletedProcess[str]) -> str:
     """What it printed, if nothing went wrong."""
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def need_users() -> None:
-    """Skips where this process cannot become another user."""
-    if os.getuid() != 0:
-        pytest.skip("only the super user can act as two users")

@@ -108,10 +108,10 @@ def test_a_real_alertmanager(folder: Path, tmp_path: Path) -> None:
             outlived = datetime.now(UTC) + timedelta(seconds=6)
             wait_until(lambda: not_seen_without(severities, "info") or datetime.now(UTC) > outlived)
             assert severities() == ["info"], "sent again within its timeout of 3 s"
-            manager.observe(live("cell-7", begun, times=20.0))
+            manager.observe(live("cell-7", begun, lost=50))  # half of its rows are lost
             wait_until(lambda: severities() == ["critical"])
             wait_until(lambda: ("critical", "firing") in heard())
-            manager.observe(live("cell-7", begun, begun + timedelta(seconds=30), times=20.0))
+            manager.observe(live("cell-7", begun, begun + timedelta(seconds=30), lost=50))
             manager.tick(us(begun) + 50_000_000)
             wait_until(lambda: severities() == [])
             wait_until(lambda: ("critical", "resolved") in heard())

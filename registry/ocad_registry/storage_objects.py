@@ -40,7 +40,8 @@ class ObjectStorage:
     Everything may raise `RemoteError` where a file system raises `OSError`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, private: bool = False) -> None:
+        self._private = private
         self._url = url.rstrip("/")
         self._connection: tuple[int, Any, str] | None = None
         self._cache: Cache | None = None
@@ -54,7 +55,7 @@ class ObjectStorage:
     def cache(self) -> Cache:
         """The user's read cache."""
         if self._cache is None:
-            self._cache = Cache()
+            self._cache = Cache(private=self._private)
         return self._cache
 
     def list(self, folder: str) -> dict[str, Kind]:

@@ -105,7 +105,7 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
         metrics: metrics.clone(),
     };
     let verdicts = Verdicts::open(config.verdicts());
-    let catalog = Catalog::new(config.store()?, config.trusted()?, verdicts, factory, config.lazy_mb << 20);
+    let catalog = Catalog::new(config.store()?, config.trust()?, verdicts, factory, config.lazy_mb << 20);
     Ok(App {
         catalog: Arc::new(catalog),
         metrics,

@@ -14,7 +14,7 @@ use crate::registry::digest::Verdicts;
 use crate::registry::index::{Index, Record, Target};
 use crate::registry::names::{self, Selector};
 use crate::registry::refusal::{Kind, Read, Refusal};
-use crate::registry::signatures::Keys;
+use crate::registry::signatures::Trust;
 use crate::registry::store::Store;
 use crate::registry::verify::verify;
 use crate::text::shown;
@@ -34,6 +34,8 @@ pub struct Entry {
     pub failure: Option<String>,
     /// Where aliases lead: as in the registry, but never to a version that failed while another was in use.
     pub aliases: BTreeMap<String, Target>,
+    /// The key that signed the alias entry by which `current` was chosen, where that is required.
+    pub signer: Option<String>,
     /// Whether an operator has unloaded it.
     pub unloaded: bool,
 }
@@ -54,7 +56,7 @@ enum Found {
 /// The served models.
 pub struct Catalog {
     pub(super) store: Box<dyn Store>,
-    pub(super) keys: Option<Keys>,
+    pub(super) trust: Option<Trust>,
     pub(super) factory: Factory,
     verdicts: Verdicts,
     budget: u64,
@@ -64,6 +66,8 @@ pub struct Catalog {
     pub(super) refreshing: Mutex<HashSet<String>>,
     pub(super) required: Mutex<Option<HashSet<String>>>,
     pub(super) refused: Mutex<Option<Refusal>>,
+    /// Why the trusted keys could not be read again.
+    pub(super) untold: Mutex<Option<String>>,
     /// Whether `registry.json` was ever there.
     pub(super) founded: AtomicBool,
     pub(super) draining: AtomicBool,
@@ -75,13 +79,13 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Catalog {
-    /// An empty catalog over `store`, of what one of the `keys` has signed where there are any; versions that nobody's
+    /// An empty catalog over `store`, of what is signed as the `trust` asks where there is any; versions that nobody's
     /// plain name means may take `budget` bytes.
     #[must_use]
-    pub fn new(store: Box<dyn Store>, keys: Option<Keys>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
+    pub fn new(store: Box<dyn Store>, trust: Option<Trust>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
         Self {
             store,
-            keys,
+            trust,
             factory,
             verdicts,
             budget,
@@ -91,6 +95,7 @@ impl Catalog {
             refreshing: Mutex::default(),
             required: Mutex::default(),
             refused: Mutex::default(),
+            untold: Mutex::default(),
             founded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             clock: AtomicU64::new(0),
@@ -261,6 +266,7 @@ impl Default for Entry {
             current: None,
             failure: None,
             aliases: BTreeMap::new(),
+            signer: None,
             unloaded: false,
         }
     }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::registry::index::{self, Index, Reader, Target};
 use crate::registry::names;
 use crate::registry::refusal::{Kind as Verdict, Read, Refusal};
+use crate::registry::signatures::Keys;
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
 use crate::text::shown;
@@ -88,16 +89,31 @@ impl Catalog {
         Ok(names)
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { store: &*self.store, keys: self.keys.as_ref() }
+    fn reader<'a>(&'a self, keys: Option<&'a Keys>) -> Reader<'a> {
+        let marks = self.trust.as_ref().and_then(|trust| trust.marks.as_ref());
+        Reader { store: &*self.store, keys, marks }
+    }
+
+    /// The keys that are trusted now; what cannot be read leaves them as they were.
+    fn keys(&self) -> Option<Arc<Keys>> {
+        let trust = self.trust.as_ref()?;
+        *locked(&self.untold) = trust.look().err().map(|cause| cause.to_string());
+        Some(trust.keys())
+    }
+
+    /// Whether the key that signed what led to a version is still trusted.
+    fn trusts(&self, signer: Option<&String>) -> bool {
+        signer.is_none_or(|id| self.trust.as_ref().is_none_or(|trust| trust.keys().contains(id)))
     }
 
     /// Reads the whole registry again and brings every model up to it.
     pub fn refresh(&self) {
         let started = Instant::now();
         let before = self.snapshot();
+        let keys = self.keys();
         let read = self.survey().and_then(|names| {
-            let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
+            let read =
+                self.reader(keys.as_deref()).models(&names, |name| before.models.get(name).map(|entry| &entry.index));
             // a folder that vanished meanwhile was read as an empty one
             if self.store.watchable().is_some() {
                 self.survey()?;
@@ -178,7 +194,8 @@ impl Catalog {
             writer.get_or_insert_with(|| locked(&self.refreshing));
             let before = self.snapshot().models.get(&name).cloned().unwrap_or_default();
             let entry = self.update(&name, &before, index);
-            let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
+            let live = entry.index.versions.keys().filter(|version| entry.index.allows(version));
+            let live: HashSet<Version> = live.cloned().collect();
             let stays = same(before.current.as_ref(), entry.current.as_ref());
             settled.push((name.clone(), Some(entry)));
             if !stays {
@@ -202,6 +219,7 @@ impl Catalog {
             current: before.current.clone(),
             failure,
             aliases: before.aliases.clone(),
+            signer: before.signer.clone(),
             unloaded: before.unloaded,
         }
     }
@@ -211,7 +229,7 @@ impl Catalog {
         self.survey()?;
         let before = self.snapshot();
         let before = before.models.get(name).map(|entry| &entry.index);
-        self.settle(self.reader().models(&[name.to_owned()], |_| before));
+        self.settle(self.reader(self.keys().as_deref()).models(&[name.to_owned()], |_| before));
         Ok(())
     }
 
@@ -222,6 +240,16 @@ impl Catalog {
             return entry;
         }
         (entry.current, entry.failure) = self.choose(name, before, &entry);
+        let chosen = entry.wanted.as_ref().ok().filter(|_| entry.failure.is_none());
+        entry.signer = chosen.map_or_else(|| before.signer.clone(), |target| target.signer.clone());
+        if let (Some(failure), Some(stopped), None) = (&entry.failure, &before.current, &entry.current) {
+            tracing::error!(
+                model = name,
+                version = stopped.version_text,
+                failure,
+                "the version is not served any more"
+            );
+        }
         if entry.failure != before.failure
             && let (Some(failure), Some(current)) = (&entry.failure, &entry.current)
         {
@@ -233,7 +261,7 @@ impl Catalog {
 
     /// The version to answer the plain name by, and why it is not the wanted one.
     fn choose(&self, name: &str, before: &Entry, entry: &Entry) -> (Option<Arc<Model>>, Option<String>) {
-        let alive = |model: &Arc<Model>| entry.index.versions.contains_key(&model.version);
+        let alive = |model: &Arc<Model>| entry.index.allows(&model.version) && self.trusts(before.signer.as_ref());
         let kept = || before.current.clone().filter(alive);
         let target = match &entry.wanted {
             Ok(target) => target,
@@ -267,8 +295,10 @@ impl Catalog {
 
     /// Where the aliases lead: one whose old target is in use switches only once its new target is loaded.
     fn lead(&self, name: &str, before: &Entry, entry: &Entry) -> BTreeMap<String, Target> {
-        let in_use =
-            |target: &Target| entry.record(name, target).ok().and_then(|record| self.loaded(&record)).is_some();
+        let in_use = |target: &Target| {
+            let record = entry.record(name, target).ok().filter(|_| self.trusts(target.signer.as_ref()));
+            record.and_then(|record| self.loaded(&record)).is_some()
+        };
         let mut aliases = BTreeMap::new();
         for (alias, target) in &entry.index.aliases {
             let awaited = target.as_ref().is_ok_and(|target| entry.index.awaits(target));
@@ -343,6 +373,7 @@ impl Catalog {
         let mut problems = BTreeMap::new();
         problems
             .extend(locked(&self.refused).as_ref().map(|refusal| ("registry.json".to_owned(), refusal.to_string())));
+        problems.extend(locked(&self.untold).clone().map(|problem| ("--keys".to_owned(), problem)));
         let mut ready = required.is_some() && !self.draining.load(Ordering::Relaxed);
         for (name, entry) in &self.snapshot().models {
             if let Some(failure) = &entry.failure {

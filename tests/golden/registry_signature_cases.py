@@ -125,6 +125,17 @@ def signed_aliases(c: Case) -> None:
     _plainly(c)
 
 
+@case
+def onnx_tags(c: Case) -> None:
+    """A tag above 2^32 - 1, of which a runtime reads the low 32 bits: here a second graph."""
+    from tests.golden.registry_case import network, network_files
+
+    c.version("m@1.0.0", 1, network_files(network() + bytes([0xBA, 0x80, 0x80, 0x80, 0x10, 0x00])))
+    c.lists("m@1.0.0")
+    c.damaged("m@1.0.0", "bad-onnx")
+    c.resolves(m="1.0.0")
+
+
 def _plainly(c: Case) -> None:
     """What readers say of `signed_aliases` that do not ask for signatures."""
     pointing = sorted(reference.partition("@")[2] for reference in c.expected["signed_aliases"] if "@" in reference)

@@ -271,7 +271,9 @@ impl Catalog {
                 return if awaited {
                     (kept(), Some(format!("`{}` is not there yet: {refusal}", index::PRODUCTION)))
                 } else {
-                    (None, None)
+                    // what was served and may not be any more has its reason; what never was, nobody misses
+                    let served = before.current.is_some() || before.failure.is_some();
+                    (None, entry.index.withheld().filter(|_| served).map(ToString::to_string))
                 };
             }
             Err(refusal) => return (kept(), Some(refusal.to_string())),

@@ -325,6 +325,15 @@ impl Index {
         })
     }
 
+    /// Why the highest version is not allowed, where that is for its signature.
+    #[must_use]
+    pub fn withheld(&self) -> Option<&Refusal> {
+        self.versions.iter().next_back().and_then(|(version, listed)| match listed {
+            Listed::Broken(refusal) if !self.allows(version) => Some(refusal),
+            _ => None,
+        })
+    }
+
     fn missing(&self, wanted: &str) -> Refusal {
         let aliases = self.aliases.keys().map(|alias| format!("`{alias}`"));
         let versions = self.versions.keys().rev().take(10).map(|version| format!("`{version}`"));

@@ -63,6 +63,7 @@ impl Row<'_> {
 }
 
 /// The refusal of an entry that cannot be read.
+#[must_use]
 pub fn unreadable(number: u64, cause: &str) -> Refusal {
     Refusal::new(Kind::BadAliasEntry, format!("entry {number} cannot be read: {cause}"))
 }
@@ -174,5 +175,5 @@ fn message(entry: &Object, model: &str, alias: &str) -> Result<String, String> {
         sha256(text(entry, "reason")?.as_bytes()),
         boolean(entry, "forced")?.to_string(),
     ];
-    Ok(lines.iter().map(|line| format!("{line}\n")).collect())
+    Ok(lines.join("\n") + "\n")
 }

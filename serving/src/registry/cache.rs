@@ -117,6 +117,7 @@ impl Cache {
     }
 
     /// The refusal of what cannot be kept here.
+    #[must_use]
     pub fn failed(&self, cause: &io::Error) -> Refusal {
         let root = self.root.display();
         let detail = format!(

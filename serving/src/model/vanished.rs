@@ -47,7 +47,7 @@ impl Catalog {
         }
         (!gone.is_empty()).then(|| {
             format!(
-                "gone: {} was there and is gone, though nothing deleted it, so everything of it stays: mount or restore it",
+                "gone: {}, though nothing deleted it, so all of it stays as it was: mount or restore it",
                 gone.join(", ")
             )
         })

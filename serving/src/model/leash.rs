@@ -34,7 +34,9 @@ impl Watchdog {
             while let Some(flock) = weak.upgrade() {
                 let watched: Vec<_> = locked(&flock).iter().filter_map(Weak::upgrade).collect();
                 let now = Instant::now();
-                watched.iter().for_each(|watched| watched.look(now));
+                for watched in &watched {
+                    watched.look(now);
+                }
                 drop(watched);
                 locked(&flock).retain(|watched| watched.strong_count() > 0);
                 drop(flock);

@@ -166,6 +166,17 @@ impl State {
             pause.unwrap_or_else(|| before.map_or(FIRST_PAUSE, |pause| pause.clamp(FIRST_PAUSE, LONGEST_PAUSE)));
         self.failures.insert(key, Failure { cause, pause, until: Instant::now() + pause });
     }
+
+    /// Ends `flight`: its failure is remembered before anybody is told of it. Answers as [`Flight::end`] does.
+    fn end(&mut self, flight: &Flight, outcome: Outcome, pause: Option<Duration>) -> Option<bool> {
+        let failed = outcome.as_ref().err().cloned();
+        let left = flight.end(outcome)?;
+        match failed {
+            Some(cause) => self.remember(flight.key(), cause, pause),
+            None => drop(self.failures.remove(&flight.key())),
+        }
+        Some(left)
+    }
 }
 
 fn full() -> Error {
@@ -290,7 +301,7 @@ impl Loads {
         if let Ok(model) = &loaded {
             tracing::info!(model = record.name, version = %record.version, seconds = took.as_secs_f64(), batched = model.batchable, "loaded");
         }
-        let ended = self.end(&mut locked(&self.state), flight, loaded.map(Arc::new), pause);
+        let ended = locked(&self.state).end(flight, loaded.map(Arc::new), pause);
         self.announce(flight, ended, took)
     }
 
@@ -300,17 +311,6 @@ impl Loads {
             "`{}@{}` did not load and run once within {seconds} s (`--load-timeout`)",
             record.name, record.version
         ))
-    }
-
-    /// Ends `flight`: its failure is remembered before anybody is told of it. Answers as [`Flight::end`] does.
-    fn end(&self, state: &mut State, flight: &Flight, outcome: Outcome, pause: Option<Duration>) -> Option<bool> {
-        let failed = outcome.as_ref().err().cloned();
-        let left = flight.end(outcome)?;
-        match failed {
-            Some(cause) => state.remember(flight.key(), cause, pause),
-            None => drop(state.failures.remove(&flight.key())),
-        }
-        Some(left)
     }
 
     /// Logs and counts the end of `flight`; false where it had ended before.
@@ -369,7 +369,7 @@ impl Loads {
             self.late(&flight.record)
         ));
         let mut state = locked(&self.state);
-        let ended = self.end(&mut state, flight, Err(cause), None);
+        let ended = state.end(flight, Err(cause), None);
         let mut ring = false;
         if ended.is_some() {
             state.stuck.insert(flight.key());

@@ -221,14 +221,11 @@ def doubling(times: int) -> Graph:
             nodes = [helper.make_node(inner, [before], [after], domain="own") for before, after in calls]
         return helper.make_function("own", f"f{number}", ["a"], ["c"], nodes, opsets)
 
-    ports = [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])]
-    made = helper.make_graph(
-        [helper.make_node(f"f{times - 1}", ["x"], ["y"], domain="own")],
-        "test",
-        *[[port.value_info() for port in side] for side in ports],
-    )
+    inputs, outputs = [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])]
+    call = helper.make_node(f"f{times - 1}", ["x"], ["y"], domain="own")
+    made = helper.make_graph([call], "test", [inputs[0].value_info()], [outputs[0].value_info()])
     functions = [function(number) for number in range(times)]
-    return Graph(helper.make_model(made, opset_imports=opsets, ir_version=9, functions=functions), *ports)
+    return Graph(helper.make_model(made, opset_imports=opsets, ir_version=9, functions=functions), inputs, outputs)
 
 
 _WIDTH = 192

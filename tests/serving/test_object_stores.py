@@ -234,13 +234,21 @@ def test_a_missing_bucket_is_said(moto_url: str, start: Start) -> None:
     assert "no such bucket" in problems(server)["registry.json"]
 
 
-JUNK = ["", "/", "/a", "scale//", "scale//1.0.0/metadata.json", "scale/aliases//000009.json", "./x", "scale/../x", "\x01"]
+JUNK = [
+    "",
+    "/",
+    "/a",
+    "scale//",
+    "scale//1.0.0/metadata.json",
+    "scale/aliases//000009.json",
+    "./x",
+    "scale/../x",
+    "\x01",
+]
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_keys_that_are_no_paths_hinder_nobody(
-    moto_url: str, tmp_path: Path, start: Start, junk: str
-) -> None:
+def test_keys_that_are_no_paths_hinder_nobody(moto_url: str, tmp_path: Path, start: Start, junk: str) -> None:
     from ocad_registry.remotes import connect
 
     put(moto_url, tmp_path, 1.0)

@@ -216,7 +216,9 @@ def test_a_model_that_is_moved_away_and_back_goes_on(launch: Launch, models: Pat
     wait_for(lambda: server.get("/v2/models/second/ready").status == 200, "the second model")
     shutil.move(models / "second", models.parent / "second")
     wait_for(lambda: "second" in server.get("/v2/health/ready").json()["problems"], "the loss to be named")
-    assert server.infer("second", [ROW]).status == 200, "deleting a version leaves its tombstone, so this was no deletion"
+    assert server.infer("second", [ROW]).status == 200, (
+        "deleting a version leaves its tombstone, so this was no deletion"
+    )
     shutil.move(models.parent / "second", models / "second")
     wait_for(lambda: server.get("/v2/health/ready").json()["problems"] == {}, "the model to come back")
     assert server.infer("second", [ROW]).status == 200

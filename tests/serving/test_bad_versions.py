@@ -141,9 +141,9 @@ def test_a_stop_does_not_wait_for_a_load(launch: Launch, models: Path) -> None:
 
 def test_loads_that_cannot_be_ended_are_counted(launch: Launch, models: Path) -> None:
     bad = [f"bad{number}" for number in range(12)]
+    server = launch(models, "--poll", "0.05", "--load-timeout", "3")
     for name in bad:
         publish(models, name, graphs.doubling(30))
-    server = launch(models, "--poll", "0.05", "--load-timeout", "0.2", ready=False)
 
     def told(text: str) -> list[str]:
         return [name for name, problem in problems(server).items() if text in problem]

@@ -32,6 +32,8 @@ pub struct Record {
     pub digest: String,
     /// Its folder, relative to the registry.
     pub folder: String,
+    /// The key that signed it, where that is required.
+    pub signer: Option<String>,
 }
 
 /// A live version.
@@ -61,6 +63,10 @@ pub struct Index {
     pub versions: BTreeMap<Version, Listed>,
     /// Its aliases that are set, or cannot be read.
     pub aliases: BTreeMap<String, Read<Target>>,
+    /// The numbers of the highest entries of its aliases that can be read, also where the alias is not set.
+    pub heights: BTreeMap<String, u64>,
+    /// The versions that have a tombstone.
+    pub deleted: HashSet<String>,
     /// Whether its folder is a symbolic link, which is not followed.
     pub linked: bool,
     /// Whether aliases must be signed: then the plain name means `production` and nothing else.
@@ -144,8 +150,9 @@ impl Reader<'_> {
         };
         for entry in self.store.list(&format!("{name}/aliases"))? {
             if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
-                let target = self.alias(name, &entry.name, &deleted)?.transpose();
-                index.aliases.extend(target.map(|target| (entry.name, target)));
+                let (height, target) = self.alias(name, &entry.name, &deleted)?;
+                index.heights.extend(height.map(|height| (entry.name.clone(), height)));
+                index.aliases.extend(target.transpose().map(|target| (entry.name, target)));
             }
         }
         if self.marks.is_some() {
@@ -153,7 +160,7 @@ impl Reader<'_> {
             let before = before.into_iter().flat_map(|before| before.aliases.keys().map(String::as_str));
             for alias in before.chain([PRODUCTION]) {
                 if !index.aliases.contains_key(alias)
-                    && let Some(target) = self.alias(name, alias, &deleted)?.transpose()
+                    && let Some(target) = self.alias(name, alias, &deleted)?.1.transpose()
                 {
                     index.aliases.insert(alias.to_owned(), target);
                 }
@@ -178,14 +185,15 @@ impl Reader<'_> {
                 _ => {}
             }
         }
+        index.deleted = deleted;
         Ok(Draft { name: name.to_owned(), index, unread })
     }
 
     /// A version that was read before: a key may have been revoked since, or a signature removed.
     fn still_signed(&self, record: &Arc<Record>) -> Read<Listed> {
-        let checked = self.keys.map_or(Ok(()), |keys| keys.check(self.store, &record.folder, &record.digest));
+        let checked = self.keys.map(|keys| keys.check(self.store, &record.folder, &record.digest)).transpose();
         match checked {
-            Ok(()) => Ok(Listed::Readable(Arc::clone(record))),
+            Ok(_) => Ok(Listed::Readable(Arc::clone(record))),
             Err(refusal) if refusal.kind == Kind::Unreachable => Err(refusal),
             Err(refusal) => Ok(Listed::Broken(refusal)),
         }
@@ -222,31 +230,34 @@ impl Reader<'_> {
             ));
         }
         let metadata = Manifest::read(&bytes, name, &folder[name.len() + 1..]).map_err(in_metadata)?;
-        if let Some(keys) = self.keys {
-            keys.check(self.store, &folder, &digest)?;
-        }
-        Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
+        let signer = self.keys.map(|keys| keys.check(self.store, &folder, &digest)).transpose()?;
+        Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder, signer })
     }
 
-    /// Where an alias points: the highest entry that names no deleted version decides; `None` when it is not set.
+    /// The number of an alias' highest entry that can be read, and where it points: the highest entry that names no deleted version
+    /// decides; `None` when it is not set.
     ///
     /// The outer error is that of a store that gave no answer.
-    fn alias(&self, name: &str, alias: &str, deleted: &HashSet<String>) -> Read<Read<Option<Target>>> {
+    #[allow(clippy::type_complexity)] // named once, here
+    fn alias(&self, name: &str, alias: &str, deleted: &HashSet<String>) -> Read<(Option<u64>, Read<Option<Target>>)> {
         if let (Some(keys), Some(marks)) = (self.keys, self.marks) {
             return match (Signed { keys, marks }).current(self.store, name, alias) {
                 Err(refusal) if refusal.kind == Kind::Unreachable => Err(refusal),
-                current => Ok(current),
+                // what was there before is remembered by the marks
+                current => Ok((None, current)),
             };
         }
         let folder = &format!("{name}/aliases/{alias}");
         let listed = match self.store.list(folder) {
             Err(refusal) if refusal.kind == Kind::Unreadable => {
                 let detail = format!("its entries cannot be listed: {}", refusal.detail);
-                return Ok(Err(Refusal::new(Kind::BadAliasEntry, detail)));
+                return Ok((None, Err(Refusal::new(Kind::BadAliasEntry, detail))));
             }
             listed => listed?,
         };
-        for (number, file) in names::entries(listed.into_iter().map(|entry| entry.name)).into_iter().rev() {
+        let entries = names::entries(listed.into_iter().map(|entry| entry.name));
+        let mut height = None;
+        for (number, file) in entries.into_iter().rev() {
             let read = self.store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT);
             if let Err(refusal) = &read
                 && refusal.kind == Kind::Unreachable
@@ -257,13 +268,13 @@ impl Reader<'_> {
             let entry = document.map_err(|refusal| refusal.detail).and_then(|document| aliases::target(&document));
             match entry {
                 Err(cause) => {
-                    return Ok(Err(aliases::unreadable(number, &cause)));
+                    return Ok((height, Err(aliases::unreadable(number, &cause))));
                 }
-                Ok(Some(target)) if deleted.contains(&target.version.to_string()) => {}
-                Ok(target) => return Ok(Ok(target)),
+                Ok(Some(target)) if deleted.contains(&target.version.to_string()) => height = height.or(Some(number)),
+                Ok(target) => return Ok((height.or(Some(number)), Ok(target))),
             }
         }
-        Ok(Ok(None))
+        Ok((height, Ok(None)))
     }
 }
 

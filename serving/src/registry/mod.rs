@@ -6,6 +6,7 @@ pub mod cache;
 pub mod digest;
 pub mod fields;
 pub mod index;
+pub mod listings;
 pub mod manifest;
 pub mod marks;
 pub mod names;

@@ -69,16 +69,17 @@ impl Keys {
         blocks.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Refuses the version in `folder`, of the metadata with the sha256 `digest`, unless one of the keys has signed it.
+    /// Refuses the version in `folder`, of the metadata with the sha256 `digest`, unless one of the keys has signed it;
+    /// answers the id of that key.
     ///
     /// One good signature is enough, whatever lies beside it.
-    pub fn check(&self, store: &dyn Store, folder: &str, digest: &str) -> Read<()> {
+    pub fn check(&self, store: &dyn Store, folder: &str, digest: &str) -> Read<String> {
         let folder = folder.replacen('/', "/signatures/", 1);
         let mut failed = None;
         for (id, key) in &self.0 {
             let refusal = match store.read(&format!("{folder}/{id}.json"), DOCUMENT_LIMIT) {
                 Ok(bytes) => match verify(&bytes, id, key, digest) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return Ok(id.clone()),
                     Err(cause) => Refusal::new(Kind::BadSignature, format!("the signature by key `{id}` {cause}")),
                 },
                 Err(refusal) => match refusal.kind {

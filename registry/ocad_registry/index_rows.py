@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import operator
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from ocad_registry import names
+from ocad_registry.patterns import Pattern
 from ocad_registry.query import TRUTH, Literal, Path, Value, values
 
 COLUMNS: dict[Path, str] = {
@@ -240,14 +240,14 @@ class IndexFacts:
             found |= self._comparing(path, symbol, literal)
         return found
 
-    def matching(self, path: Path, pattern: re.Pattern[str]) -> set[int]:
+    def matching(self, path: Path, pattern: Pattern) -> set[int]:
         """Those of which a string at `path` matches as a whole; a version's rank is no string of the user's."""
         if path[0] == "aliases":
-            return self._pointed(path, lambda alias: pattern.fullmatch(alias) is not None)
+            return self._pointed(path, pattern.matches)
         if path == ("version",):
             return set()
         rows = self._connection.execute(f"SELECT value, version FROM {self._values(path)} WHERE typeof(value) = 'text'")
-        return {id_ for value, id_ in rows if pattern.fullmatch(value)}
+        return {id_ for value, id_ in rows if pattern.matches(value)}
 
     def _comparing(self, path: Path, symbol: str, literal: Literal) -> set[int]:
         if path[0] == "aliases":

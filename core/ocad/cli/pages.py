@@ -46,7 +46,7 @@ def describe_version(document: Mapping[str, Any]) -> str:
     plugin = document["plugin"]
     lines = [f"{reference}  {'passed' if document['passed'] else 'did not pass'}{f'  ({aliases})' if aliases else ''}"]
     if document.get("description"):
-        lines.append(document["description"])
+        lines.append(" ".join(document["description"].split()))
     metric = f" of `{document['metric']}`" if document.get("metric") else ""
     lines += ["", f"task     {document['task']}{metric}, by the plugin {plugin['name']} {plugin['version']}".rstrip()]
     lines.append(f"created  {document['created_at']}")

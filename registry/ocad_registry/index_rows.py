@@ -70,7 +70,18 @@ class Reading(NamedTuple):
         """That of the row that `page` answers."""
         plugin, task, metric, metrics, passed = self.shown
         kept = None if passed is None else int(passed)
-        row = (self.name, self.version, plugin, task, metric, self.created_at, metrics, kept, self.broken, self.identity)
+        row = (
+            self.name,
+            self.version,
+            plugin,
+            task,
+            metric,
+            self.created_at,
+            metrics,
+            kept,
+            self.broken,
+            self.identity,
+        )
         return digest(row)
 
 

@@ -228,7 +228,14 @@ def an_output(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"<html>", b"[]", b'{"outputs": [{"name": "y"}]}', b'{"outputs": 1}', b'{"outputs": [null]}', b"\xff\xfe\x00"),
+        *(
+            b"<html>",
+            b"[]",
+            b'{"outputs": [{"name": "y"}]}',
+            b'{"outputs": 1}',
+            b'{"outputs": [null]}',
+            b"\xff\xfe\x00",
+        ),
         *(b"[" * 200_000, b'{"outputs": [], "parameters": [1]}', b'{"outputs": [], "parameters": "x"}'),
         *(an_output(shape=[2**70]), an_output(shape=[-1, -1]), an_output(shape=["x"]), an_output(datatype=[1])),
         an_output(parameters={"binary_data_size": math.inf}),
@@ -244,7 +251,7 @@ def test_an_answer_of_something_else(registry: Registry, body: bytes) -> None:
 def test_an_output_of_another_type_is_refused(registry: Registry) -> None:
     version = registry.resolve("scale@1.0.0")
     digest = f'"parameters": {{"metadata_sha256": "{version.metadata_sha256}"}}'
-    body = b'{' + digest.encode() + b", " + an_output(datatype="INT64")[1:]
+    body = b"{" + digest.encode() + b", " + an_output(datatype="INT64")[1:]
     url, _ = answering(http_answer("200 OK", body))
     with pytest.raises(ServerError, match="answers the output `y` in another type"):
         RemotePredictor(url, version, retries=0).predict(np.ones((1, 2), np.float32))

@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.needs import require
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 UNITS = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.service"))
@@ -37,7 +36,6 @@ def test_five_crashes_do_not_end_it_and_its_memory_is_bounded(unit: str) -> None
 @pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_knows_every_setting_and_finds_it_shut_in(unit: str, tmp_path: Path) -> None:
-    require("systemd-analyze")
     place = tmp_path / Path(unit).name
     place.write_text(re.sub(r"/usr/bin/ocad[\w-]*", "/bin/true", (DOCS / unit).read_text(encoding="utf-8")))
 

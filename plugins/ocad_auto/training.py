@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ocad.contexts import Evaluation, Trained
 from ocad.detection.config import ENOUGH_HELD_OUT
-from ocad.detection.detector import normal_rows
+from ocad.detection.detector import TIMES, normal_rows
 from ocad.detection.events import EventCounts, alerts_of, count_frame
 from ocad.detection.hold import REST, default_hold
+from ocad.detection.incidents import SHARE
 from ocad.detection.inject import Injection, inject
 from ocad.detection.labelled import Labelled, gather
 from ocad.detection.rule import AlarmRule
@@ -40,6 +41,7 @@ LEAST_WEIGHT = 0.1
 LEAST_ROWS = int(ENOUGH_HELD_OUT.threshold)
 """Held-out rows below which there is nothing to choose on."""
 AGREED = "agreed"
+NO_LINK = "no metric is a delay or a share of losses, and no label says what happens here"
 CAUTIOUS = tuple(level for level in LEVELS if level >= ALARM)
 """The levels that are tried where incidents are injected ones: how rare false alarms must be, they do not tell."""
 
@@ -59,9 +61,10 @@ def train(context: RunContext, data: PreparedData) -> Trained:
         )
         raise DataError(message, f"give so many that there are {LEAST_ROWS}, or train a single detector")
     units = {metric: context.data.unit_of(metric) for metric in metrics}
-    members, left_out = {}, {}
-    for name in config.choice.detectors:
-        if name == "subspace" and len(metrics) < config.choice.joint_metrics:
+    candidates = _candidates(config, units, _has_labels(validation))
+    members, left_out = {}, {name: NO_LINK for name in config.choice.detectors if name not in candidates}
+    for name in candidates:
+        if name == "subspace" and not _of_no_link(units) and len(metrics) < config.choice.joint_metrics:
             left_out[name] = f"it needs {config.choice.joint_metrics} metrics that can move together"
             continue
         detector = _new_detector(context, name, metrics).use_units(units).use_scales(config.scales)
@@ -96,6 +99,23 @@ def evaluate_auto(context: RunContext, trained: Trained, data: PreparedData) -> 
         auto.forget()
         metrics |= count_frame(test, alarms, auto.rule.rest).metrics().to_json()
     return dataclasses.replace(measured, metrics={**metrics, **auto.choice.measured})
+
+
+def _of_no_link(units: Mapping[str, str]) -> bool:
+    """Whether no metric is a delay or a share of losses, which detectors of links are made for."""
+    return not any(unit in (*TIMES, SHARE) for unit in units.values())
+
+
+def _candidates(config: AutoConfig, units: Mapping[str, str], labelled: bool) -> Sequence[str]:
+    """The detectors that are tried, first what stays where no mixture is shown to be better.
+
+    What can be put into series is what happens on links. It says little of any other: without labels of their own one
+    detector is taken as it is.
+    """
+    names, first = config.choice.detectors, config.choice.other_than_links
+    if first not in names or not _of_no_link(units):
+        return names
+    return [first, *(name for name in names if name != first)] if labelled else [first]
 
 
 def _new_detector(context: RunContext, name: str, metrics: Sequence[str]) -> SeriesDetector:

@@ -81,7 +81,7 @@ def reference(trained: Trained, inputs: Arrays) -> dict[str, NDArray[np.float64]
 
 def load(version: Version) -> IsolationForestDetector:
     """The registered detector with its graph in this process."""
-    detector = training.load(version, IsolationForestDetector)
+    detector = training.load(version, IsolationForestDetector.from_json)
     detector.use_graph(
         version.ref, OnnxPredictor(version.file("onnx"), signature(len(detector.fitted_features().names)))
     )

@@ -70,7 +70,7 @@ class ResidualPlugin(DetectorPlugin):
         from ocad.detection.training import load
         from ocad_residual.forecasters import load_forecaster
 
-        detector = load(version, self.detector_type())
+        detector = load(version, self.detector_type().from_json)
         for forecaster in detector.references():
             detector.use_graph(forecaster.ref, load_forecaster(context, forecaster, version.ref))
         return detector

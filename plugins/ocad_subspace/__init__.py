@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ocad.detection.plugin import DetectorPlugin
-from ocad.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ocad.contexts import HostContext, RunContext
+    from ocad.contexts import RunContext
     from ocad.detection.detector import SeriesDetector
-    from ocad_registry import Version
     from ocad_subspace.config import SubspaceConfig
 
 
@@ -38,20 +36,11 @@ class Subspace(DetectorPlugin):
 
         return build_detector(config, metrics)
 
-    def detector_type(self) -> type[SeriesDetector]:
-        """See `DetectorPlugin`: that of the default method."""
-        from ocad_subspace.detector import SubspaceDetector
+    def read(self, value: Mapping[str, Any]) -> SeriesDetector:
+        """See `DetectorPlugin`."""
+        from ocad_subspace.build import read_detector
 
-        return SubspaceDetector
-
-    @hookimpl
-    def ocad_load(self, context: HostContext, version: Version) -> SeriesDetector:
-        """See `ocad.hookspecs`; the version's settings say which of the two methods wrote its file."""
-        from ocad.detection.training import load
-        from ocad_subspace.build import DETECTORS
-
-        settings = self.config().model_validate(dict(version.manifest.params))
-        return load(version, DETECTORS[settings.method])
+        return read_detector(value)
 
 
 plugin = Subspace()

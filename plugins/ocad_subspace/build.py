@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ocad.detection.detector import SeriesDetector
 from ocad_subspace.config import SubspaceConfig
 from ocad_subspace.detector import SubspaceDetector
 from ocad_subspace.ranks import RankDetector
 
-DETECTORS: Mapping[str, type[SubspaceDetector] | type[RankDetector]] = {"pca": SubspaceDetector, "rank": RankDetector}
-"""The detectors by `method`."""
-
 
 def build_detector(config: SubspaceConfig, metrics: Sequence[str]) -> SeriesDetector:
     """The detector of `config.method` over the columns `metrics`, not fitted."""
-    if config.method == "rank":
-        return RankDetector(metrics, config.rank)
-    return SubspaceDetector(metrics, config.pca)
+    method = config.method
+    if method == "auto":
+        method = "rank" if len(metrics) == 1 else "pca"
+    return RankDetector(metrics, config.rank) if method == "rank" else SubspaceDetector(metrics, config.pca)
+
+
+def read_detector(value: Mapping[str, Any]) -> SeriesDetector:
+    """The detector of either method that `to_json` wrote."""
+    kind = RankDetector if "seeds" in value["parameters"] else SubspaceDetector
+    return kind.from_json(value)

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.detector import Series, SeriesDetector
+from ocad.detection.units import ALARM, ALARM_NATS
 from ocad_subspace.config import RankSettings
 
 Floats = NDArray[np.float64]
 
 FEATURES = 3
 """Of each metric the averages of level, change from row to row, and share of lost rows."""
+USUAL = 2
+"""Nats of a usual row of one metric: one for its level and one for its change, as a rule none for its losses."""
 SEED_ROWS = 512
 """Fitted rows at most, evenly spaced in time, that an endpoint is compared with at its beginning."""
 FEW_ROWS = 30
@@ -24,12 +27,14 @@ FEW_ROWS = 30
 
 
 class RankDetector(SeriesDetector):
-    """A row's raw score is the sum of -log10 p over metrics and features (Fisher 1932), p a conformal p-value.
+    """A row's raw score is the sum of -ln p over metrics and features (Fisher 1932), p a conformal p-value, in noise units.
 
     p is the rank of the feature among those of the newest `memory` rows of the same endpoint, in both directions for the
-    level, upwards for change and losses (Laxhammar and Falkman 2014). The rows that are compared with grow on while
-    scoring: what goes on becomes normal. Lost rows are not among them: an outage never does.
+    level (of a delay upwards), upwards for change and losses (Laxhammar and Falkman 2014). The rows that are compared with
+    grow on while scoring: what goes on becomes normal. Lost rows are not among them: an outage never does.
     """
+
+    in_noise_units = True
 
     def __init__(self, metrics: Sequence[str], settings: RankSettings) -> None:
         super().__init__(metrics)
@@ -50,20 +55,16 @@ class RankDetector(SeriesDetector):
         self.seeds.setdefault("", _spaced(together))
         self.forget()
 
-    def ceiling(self) -> float:
-        """See `SeriesDetector`: a level and a change that were never seen before."""
-        return 2 * math.log10(len(self.seeds[""]) + 1)
-
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""
         broken, track = self.breaks(endpoint, times).tolist(), self._track(endpoint)
         rows = zip(values.tolist(), broken, strict=True)
-        return np.array([self._surprise(track, row, fresh) for row, fresh in rows])
+        return np.array([self._units(self._surprise(track, row, fresh)) for row, fresh in rows])
 
     def raw_point(self, endpoint: str, time_us: int, values: Sequence[float]) -> float:
         """See `SeriesDetector`."""
         fresh, track = self.is_break(endpoint, time_us), self._track(endpoint)
-        return self._surprise(track, values, fresh)
+        return self._units(self._surprise(track, values, fresh))
 
     def parameters(self) -> dict[str, Any]:
         """See `SeriesDetector`."""
@@ -77,6 +78,19 @@ class RankDetector(SeriesDetector):
             str(name): [list(map(float, row)) for row in rows] for name, rows in parameters["seeds"].items()
         }
         return detector
+
+    def _units(self, nats: float) -> float:
+        """Noise units of a sum of -ln p: 0 for what is usual, the alarm level for `ALARM_NATS` of a single metric.
+
+        By chance twice the sum has a chi-square distribution of two degrees of freedom for each p; of several metrics it
+        counts as the sum of one that is as improbable (Wilson and Hilferty 1931).
+        """
+        count = len(self.metrics)
+        if count > 1:
+            spread = 1 / (9 * USUAL)
+            sigmas = (math.cbrt(nats / (USUAL * count)) - 1 + spread / count) / math.sqrt(spread / count)
+            nats = USUAL * max(0.0, 1 - spread + sigmas * math.sqrt(spread)) ** 3
+        return ALARM * max(0.0, nats - USUAL) / (ALARM_NATS - USUAL)
 
     def _averages(self, endpoint: str) -> dict[str, Any]:
         """The track with `averages`, one for each feature, and `before`, each metric's last value."""
@@ -115,7 +129,7 @@ class RankDetector(SeriesDetector):
         return list(averages)
 
     def _surprise(self, track: dict[str, Any], values: Sequence[float], fresh: bool) -> float:
-        """The sum of -log10 p of one row; takes in the features of what was measured."""
+        """The sum of -ln p of one row, in nats; takes in the features of what was measured."""
         memory, oldest, surprise = self.settings.memory, track["oldest"], 0.0
         features = self._advance(track, values, fresh)
         for index, (feature, recent, ordered) in enumerate(
@@ -124,9 +138,9 @@ class RankDetector(SeriesDetector):
             count = len(ordered)
             if count >= FEW_ROWS:
                 p = (count - bisect_left(ordered, feature) + 1) / (count + 1)
-                if index % FEATURES == 0:
+                if index % FEATURES == 0 and self.metrics[index // FEATURES] not in self.upward:
                     p = min(1.0, 2 * p, 2 * (bisect_right(ordered, feature) + 1) / (count + 1))
-                surprise -= math.log10(p)
+                surprise -= math.log(p)
             if math.isnan(values[index // FEATURES]):
                 continue
             insort(ordered, feature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ _NINETY_PERCENT = 2 * 1.6449
 """Standard deviations between the 5 % and the 95 % quantile of a normal distribution."""
 _FAR, _MOST_FAR = 6.0, 0.15
 """Robust deviations from which a fitted row is left out, and the share of rows up to which that is done."""
+_BLOCKS, _BLOCK_ROWS, _WANDERING = 8, 10, 0.5
 _LEAST_VARIANCE = 1e-9
 _LEAST_INDEX = 1e-12
 _LEAST_SCALE = 1e-9
@@ -42,6 +43,27 @@ def usual_rows(values: Floats, after: int) -> NDArray[np.bool_]:
     return ~recently if not recently.all() else np.ones(len(values), dtype=bool)
 
 
+def wandering(parts: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Which metrics `(m,)` have no fixed normal, from the usual rows `(n, m)` of each endpoint: on most of them the means of
+    `_BLOCKS` stretches hold more than half of the metric's variance, as of a temperature that follows the weather.
+    """
+    found = [
+        [_slow_share(column[np.isfinite(column)]) > _WANDERING for column in values.T]
+        for values in parts
+        if len(values) >= _BLOCKS * _BLOCK_ROWS
+    ]
+    count = parts[0].shape[1]
+    return np.mean(found, axis=0) > 0.5 if found else np.zeros(count, dtype=bool)
+
+
+def _slow_share(values: Floats) -> float:
+    """The share of the variance of `values` `(n,)` that is between stretches of them."""
+    variance = float(np.var(values)) if len(values) >= _BLOCKS else 0.0
+    if variance <= _LEAST_SCALE**2:
+        return 0.0
+    return float(np.var([np.mean(block) for block in np.array_split(values, _BLOCKS)])) / variance
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """The normal of an endpoint: median `center` and robust deviation `scale`, `(m,)` each, in the metrics' units.
@@ -62,6 +84,10 @@ class Scale:
                 low, center[index], high = np.quantile(present, [0.05, 0.5, 0.95])
                 scale[index] = max((high - low) / _NINETY_PERCENT or float(np.std(present)), _LEAST_SCALE)
         return cls(center, scale)
+
+    def deviations(self, values: Floats) -> Floats:
+        """`values` `(…, m)` in robust deviations."""
+        return np.asarray((values - self.center) / self.scale)
 
     def to_json(self) -> dict[str, list[float]]:
         """As JSON-able values."""

@@ -48,8 +48,11 @@ GRID: Mapping[str, Mapping[str, Setting]] = {
     "subspace": {
         SHIPPED: Setting(),
         "level 6": Setting(on=6.0),
-        "smoothed": Setting(("pca.variance=0.5", "pca.score_smoothing=10")),
-        "smoothed 30": Setting(("pca.variance=0.7", "pca.score_smoothing=30")),
+        "single rows": Setting(("pca.spans=[1]",)),
+        "windows": Setting(("pca.windows=[1,5]", "pca.variance=0.9", "pca.spans=[1]")),
+        "half": Setting(("pca.variance=0.5",)),
+        "smoothed": Setting(("pca.variance=0.5", "pca.spans=[10]")),
+        "smoothed 30": Setting(("pca.spans=[30]",)),
     },
     "isolation_forest": {
         SHIPPED: Setting(),

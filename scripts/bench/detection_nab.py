@@ -27,15 +27,18 @@ from report import machine
 
 from ocad.catalogue import find_data
 from ocad.config import load_config
-from ocad.detection.hold import Hold
+from ocad.detection.events import alerts_of
+from ocad.detection.hold import REST, Hold, default_hold
+from ocad.detection.units import ALARM
 from ocad_subspace.build import build_detector
 from ocad_subspace.config import SubspaceConfig
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "subspace" / "nab.yaml"
-BAR = 55.0
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "subspace" / "default.yaml"
+BAR = 58.0
 QUIET_ROWS = 50
 """Rows in a row below θ after which an alarm ends."""
-THRESHOLDS = np.arange(2.0, 6.0, 0.1)
+THRESHOLDS = np.arange(3.0, 12.0, 0.25)
+"""Noise units."""
 SPANS = (5, 10, 20, 40)
 FOLDS = 5
 PUBLISHED_SUM = -24.0131054891
@@ -81,6 +84,13 @@ def detections(scores: Floats, threshold: float) -> Flags:
     return np.asarray(alarm & ~np.concatenate([[False], alarm[:-1]]))
 
 
+def shipped(scores: Floats) -> Flags:
+    """The rows `(n,)` in which an operator is told of something, by the level and the hold-down that are shipped."""
+    begins = np.zeros(len(scores), dtype=bool)
+    begins[[alert.start for alert in alerts_of(default_hold().run(scores), REST)]] = True
+    return begins
+
+
 def totals(corpus: Sequence[NabSeries], scores: Sequence[Floats], profile: Profile) -> Floats:
     """The score of each file at each threshold `(files, thresholds)`, not normalised."""
     return np.array(
@@ -106,12 +116,14 @@ def held_out(corpus: Sequence[NabSeries], by_span: Mapping[int, Floats]) -> tupl
 
 def describe(corpus: Sequence[NabSeries]) -> str:
     """The section."""
-    config = load_config(SubspaceConfig, CONFIG)
+    config = load_config(SubspaceConfig, CONFIG, ["metrics=[value]"])
     begin = time.process_time()
     scores = [score(series, config) for series in corpus]
     seconds = time.process_time() - begin
     ours = {name: normalised(float(totals(corpus, scores, profile).sum(axis=0).max()), corpus, profile)
             for name, profile in PROFILES.items()}  # fmt: skip
+    told = [shipped(found) for found in scores]
+    at_level = {name: corpus_score(corpus, told, profile) for name, profile in PROFILES.items()}
     best = THRESHOLDS[totals(corpus, scores, STANDARD).sum(axis=0).argmax()]
     by_span = {}
     for span in SPANS:
@@ -131,13 +143,15 @@ def describe(corpus: Sequence[NabSeries]) -> str:
             "",
             f"| detector | {' | '.join(PROFILES)} |",
             "| --- | --- | --- | --- |",
-            f"| **`subspace` by ranks, one configuration** (θ = {best:.1f}) | {_cells(ours)} |",
+            f"| **`subspace` as shipped**, threshold by NAB's protocol as for every detector (θ = {best:g}) | {_cells(ours)} |",
+            f"| `subspace` as shipped, alarms as shipped (level {ALARM:g}) | {_cells(at_level)} |",
             f"| the same, smoothing and θ from the other files, {FOLDS} folds | {elsewhere:.1f} | | |",
             f"| windowed Gaussian, run here | {_cells(peer)} |",
             *(f"| {name} (published) | {values} |" for name, values in BOARD),
             "| no detections | 0.0 | 0.0 | 0.0 |",
             "",
-            f"Bar: at least {BAR:.0f} on the standard profile: {'met' if ours['standard'] >= BAR else 'not met'}. "
+            f"Bar: at least {BAR:.0f} on the standard profile: {'met' if ours['standard'] >= BAR else 'not met'}"
+            f" with the protocol's threshold, {'met' if at_level['standard'] >= BAR else 'not met'} with the level as shipped. "
             "Chosen in the folds (smoothing, θ): "
             + ", ".join(f"({span}, {level:.1f})" for span, level in chosen)
             + ". "

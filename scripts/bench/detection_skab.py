@@ -207,7 +207,7 @@ def describe(files: Sequence[pd.DataFrame]) -> str:
 
 def varied(config: SubspaceConfig, windows: list[int], variance: float, smoothing: int) -> SubspaceConfig:
     """`config` with other settings of T² and Q."""
-    update = {"windows": tuple(windows), "variance": variance, "score_smoothing": smoothing}
+    update = {"windows": tuple(windows), "variance": variance, "spans": (smoothing,)}
     return config.model_copy(update={"pca": config.pca.model_copy(update=update)})
 
 

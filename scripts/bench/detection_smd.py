@@ -98,7 +98,7 @@ def held_out(machines: list[Machine], config: SubspaceConfig) -> tuple[list[floa
 
 def varied(config: SubspaceConfig, variance: float, clip: float, smoothing: int) -> SubspaceConfig:
     """`config` with other settings of T² and Q."""
-    update = {"variance": variance, "clip": clip, "score_smoothing": smoothing}
+    update = {"variance": variance, "clip": clip, "spans": (smoothing,)}
     return config.model_copy(update={"pca": config.pca.model_copy(update=update)})
 
 

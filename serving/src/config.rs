@@ -87,6 +87,9 @@ pub struct Config {
     /// Time for an answer, where the client does not say
     #[arg(long, env = "OCAD_SERVER_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub timeout: f64,
+    /// Time for a version to load and to run once
+    #[arg(long, env = "OCAD_SERVER_LOAD_TIMEOUT", hide_env = true, default_value_t = 60.0, value_name = "SECONDS")]
+    pub load_timeout: f64,
     /// Time for running requests when the server is told to stop
     #[arg(long, env = "OCAD_SERVER_DRAIN_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub drain_timeout: f64,

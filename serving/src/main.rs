@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
     match start::run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
+        // what could not be ended still runs, and must not find its library torn down under it
+        Ok(()) => signal_hook::low_level::exit(0),
         Err(error) => {
             eprintln!("error: {}", error.cause().map_or_else(|| error.to_string(), ToOwned::to_owned));
             ExitCode::FAILURE

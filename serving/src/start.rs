@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 use crate::infer::{App, Limits};
 use crate::metrics::Metrics;
 use crate::model::catalog::Catalog;
+use crate::model::leash::Watchdog;
 use crate::model::queue;
-use crate::model::served::Factory;
+use crate::model::served::{Factory, Most};
 use crate::model::session::Runtime;
 use crate::model::worker::Dispatch;
 use crate::registry::digest::Verdicts;
@@ -26,6 +27,9 @@ use crate::server::{self, Speaks, bind, serve};
 
 /// How often recorded measurements are folded while nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long the registry's thread may take to end.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to stop.
 pub fn run(config: &Config) -> Result<()> {
@@ -52,8 +56,13 @@ async fn serve_all(config: &Config) -> Result<()> {
     tracing::info!(http = shown(&http), grpc = shown(&grpc), registry = %config.registry.display(), "listening");
     let (watch, alarm) = Watch::new(seconds(config.poll));
     let catalog = Arc::clone(&app.catalog);
-    let follower = thread::Builder::new().name("registry".into()).spawn(move || catalog.follow(watch));
-    let follower = follower.map_err(|cause| Error::Internal(format!("a thread cannot be started: {cause}")))?;
+    let (ended, end) = std::sync::mpsc::channel();
+    let follow = move || {
+        catalog.follow(watch);
+        let _ = ended.send(());
+    };
+    let follower = thread::Builder::new().name("registry".into()).spawn(follow);
+    follower.map_err(|cause| Error::Internal(format!("a thread cannot be started: {cause}")))?;
     let (stop, stopped) = watch::channel(false);
     let limits = server::Limits {
         connections: config.max_connections,
@@ -80,8 +89,9 @@ async fn serve_all(config: &Config) -> Result<()> {
     };
     tokio::join!(http, grpc, told);
     alarm.ring(Wake::Stop);
-    if follower.join().is_err() {
-        tracing::error!("the registry's thread panicked");
+    // it may wait for a disk that does not answer
+    if end.recv_timeout(PARTING).is_err() {
+        tracing::error!("the registry's thread has not ended, and is left");
     }
     tracing::info!("stopped");
     Ok(())
@@ -103,6 +113,10 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
         batching: config.batching()?,
         dispatch: Dispatch::start(),
         metrics: metrics.clone(),
+        watchdog: Watchdog::start()?,
+        load_timeout: seconds(config.load_timeout),
+        patience: seconds(config.timeout),
+        most: Most { input: config.max_body_mb << 20, output: config.client_memory_mb << 20 },
     };
     let verdicts = Verdicts::open(config.verdicts());
     let catalog = Catalog::new(config.store()?, config.trusted()?, verdicts, factory, config.lazy_mb << 20);
@@ -126,8 +140,8 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
 }
 
 fn seconds(value: f64) -> Duration {
-    // a nonsensical time is the shortest one
-    Duration::try_from_secs_f64(value).unwrap_or(Duration::from_millis(1))
+    // a nonsensical time is the shortest one, and one that clocks cannot hold is as good as none
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::from_millis(1)).min(Duration::from_hours(24 * 365))
 }
 
 async fn told_to_stop() -> &'static str {

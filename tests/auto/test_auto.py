@@ -13,6 +13,7 @@ from ocad.detection.rule import AlarmRule
 from ocad.errors import DataError, UsageError
 from ocad.pipeline import TrainResult
 from ocad_auto.stored import Auto
+from ocad_auto.training import NO_LINK
 from ocad_registry import Version
 
 DETECTORS = ("changepoint", "rule_based", "residual", "subspace")
@@ -68,6 +69,17 @@ def test_of_three_metrics_it_is_tried(workshop: Workshop) -> None:
     auto = loaded(workshop, workshop.train(frame, *settings, metric="oran").version)
     assert list(auto.members) == ["subspace"]
     assert auto.metrics == METRICS
+
+
+@pytest.mark.parametrize("metrics", [("pressure",), ("pressure", "current", "flow")])
+def test_what_is_no_link_is_read_by_subspace_as_it_is(workshop: Workshop, metrics: tuple[str, ...]) -> None:
+    """Incidents of links say nothing of sensors."""
+    frame = make_links(900, metrics=METRICS).rename(columns=dict(zip(METRICS, metrics, strict=False)))
+    settings = (f"metrics=[{','.join(metrics)}]", "gates=[]")
+    auto = loaded(workshop, workshop.train(frame, *settings, metric="sensors").version)
+    assert list(auto.members) == ["subspace"]
+    for name in ("changepoint", "rule_based", "residual"):
+        assert f"left out: {name}: {NO_LINK}" in auto.choice.told
 
 
 def test_labels_are_used_where_there_are_some(workshop: Workshop) -> None:

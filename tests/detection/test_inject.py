@@ -194,6 +194,16 @@ def test_short_series_and_constant_ones_are_refused() -> None:
         inject(a_frame().assign(ecpri=4.0), ["ecpri"], Injection())
 
 
+@pytest.mark.parametrize(("rows", "kind", "length"), [(100, "shift", 10), (30, "shift", 10), (9, "loss", 3)])
+def test_a_short_series_gets_one_short_incident_where_one_is_asked_for(rows: int, kind: str, length: int) -> None:
+    how = Injection(kinds=(kind,), at_least_one=True)
+    result, incidents = inject(a_frame(rows), ["udp_echo"], how)
+    assert [one.end - one.start + 1 for one in incidents] == [length] * result["endpoint"].nunique()
+    assert result["label"].sum() == length * result["endpoint"].nunique()
+    with pytest.raises(DataError, match="no endpoint has room"):
+        inject(a_frame(3 * length - 1), ["udp_echo"], how)
+
+
 def test_the_command_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
     series = tmp_path / "series.parquet"
     a_frame().assign(label=np.arange(4000) % 100 == 0).astype({"label": int}).to_parquet(series)

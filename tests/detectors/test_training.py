@@ -126,4 +126,4 @@ def test_a_file_that_is_no_detector_is_named(trained: Train, session: Session) -
     with pytest.raises(
         DataError, match=r"`changepoint-udp_echo@1\.0\.0` does not hold a detector \(KeyError: 'rules'\)"
     ):
-        load(version, RuleDetector)
+        load(version, RuleDetector.from_json)

@@ -183,6 +183,51 @@ def busy() -> Graph:
     return graph(nodes, [Port("x", "INT64", [-1, 1])], [Port("y", "INT64", [-1, 1])], _work_weights())
 
 
+def identity(shape: list[int], declared: list[int] | None = None) -> Graph:
+    """`y` = `x` of `shape`; its signature says `declared`, where that is not the same."""
+    ports = [Port("x", "FP32", shape)], [Port("y", "FP32", shape)]
+    made = graph([helper.make_node("Identity", ["x"], ["y"])], *ports)
+    return Graph(made.model, *[[port._replace(shape=declared or shape) for port in side] for side in ports])
+
+
+def endless() -> Graph:
+    """`y` = `x` after 2^63 − 1 rounds that do nothing."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["go"]), helper.make_node("Identity", ["before"], ["after"])],
+        "round",
+        [
+            value("count", TensorProto.INT64, []),
+            value("going", TensorProto.BOOL, []),
+            value("before", TensorProto.FLOAT, ["batch", 2]),
+        ],
+        [value("go", TensorProto.BOOL, []), value("after", TensorProto.FLOAT, ["batch", 2])],
+    )
+    nodes = [helper.make_node("Loop", ["rounds", "always", "x"], ["y"], body=body)]
+    weights: dict[str, Array] = {"rounds": np.array(2**63 - 1, np.int64), "always": np.array(True)}
+    return graph(nodes, [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])], weights)
+
+
+def doubling(times: int) -> Graph:
+    """`y` = `x` through functions of which each calls the one before twice: a small file of 2^`times` nodes."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+
+    def function(number: int) -> Any:
+        inner = f"f{number - 1}"
+        if number == 0:
+            nodes = [helper.make_node("Identity", ["a"], ["c"])]
+        else:
+            calls = [("a", "b"), ("b", "c")]
+            nodes = [helper.make_node(inner, [before], [after], domain="own") for before, after in calls]
+        return helper.make_function("own", f"f{number}", ["a"], ["c"], nodes, opsets)
+
+    inputs, outputs = [Port("x", "FP32", [-1, 2])], [Port("y", "FP32", [-1, 2])]
+    call = helper.make_node(f"f{times - 1}", ["x"], ["y"], domain="own")
+    made = helper.make_graph([call], "test", [inputs[0].value_info()], [outputs[0].value_info()])
+    functions = [function(number) for number in range(times)]
+    return Graph(helper.make_model(made, opset_imports=opsets, ir_version=9, functions=functions), inputs, outputs)
+
+
 _WIDTH = 192
 
 

@@ -234,6 +234,36 @@ def test_a_missing_bucket_is_said(moto_url: str, start: Start) -> None:
     assert "no such bucket" in problems(server)["registry.json"]
 
 
+JUNK = [
+    "",
+    "/",
+    "/a",
+    "scale//",
+    "scale//1.0.0/metadata.json",
+    "scale/aliases//000009.json",
+    "./x",
+    "scale/../x",
+    "\x01",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_keys_that_are_no_paths_hinder_nobody(moto_url: str, tmp_path: Path, start: Start, junk: str) -> None:
+    from ocad_registry.remotes import connect
+
+    put(moto_url, tmp_path, 1.0)
+    Registry(moto_url).promote("scale@1.0.0", "production")
+    server = start(moto_url)
+    bucket, _, prefix = moto_url.removeprefix("s3://").partition("/")
+    connect(moto_url).call_s3("put_object", Bucket=bucket, Key=f"{prefix}/{junk}", Body=b"junk")
+    put(moto_url, tmp_path, 2.0)
+    Registry(moto_url).promote("scale@1.1.0", "production")
+    wait_until_served(server, "1.1.0")
+    assert problems(server) == {}
+    assert server.metrics()["ocad_server_registry_up"] == 1
+    start(moto_url)
+
+
 def test_a_quiet_registry_costs_listings_only(moto_url: str, proxy: FaultyProxy, tmp_path: Path, start: Start) -> None:
     put(moto_url, tmp_path, 1.0)
     Registry(moto_url).promote("scale@1.0.0", "production")

@@ -210,14 +210,18 @@ def test_verdicts_are_kept_for_the_next_start(launch: Launch, models: Path) -> N
     assert launch(models).infer("scale", [ROW]).status == 200, "a cache that is lost costs time only"
 
 
-def test_a_registry_that_is_moved_away_and_back_is_survived(launch: Launch, models: Path) -> None:
+def test_a_model_that_is_moved_away_and_back_goes_on(launch: Launch, models: Path) -> None:
     server = launch(models, "--poll", "0.05")
     publish(models, "second", graphs.scale(2.0))
     wait_for(lambda: server.get("/v2/models/second/ready").status == 200, "the second model")
     shutil.move(models / "second", models.parent / "second")
-    wait_for(lambda: server.get("/v2/models/second/ready").status == 404, "the model to go")
+    wait_for(lambda: "second" in server.get("/v2/health/ready").json()["problems"], "the loss to be named")
+    assert server.infer("second", [ROW]).status == 200, (
+        "deleting a version leaves its tombstone, so this was no deletion"
+    )
     shutil.move(models.parent / "second", models / "second")
-    wait_for(lambda: server.get("/v2/models/second/ready").status == 200, "the model to come back")
+    wait_for(lambda: server.get("/v2/health/ready").json()["problems"] == {}, "the model to come back")
+    assert server.infer("second", [ROW]).status == 200
     assert server.infer("scale", [ROW]).status == 200
 
 

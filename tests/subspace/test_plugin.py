@@ -51,18 +51,28 @@ def test_a_registered_version_answers_as_the_trained_detector(method: str, tmp_p
 
 
 def test_a_file_of_the_other_method_is_no_detector_of_this_one(tmp_path: Path) -> None:
-    from ocad_subspace.build import DETECTORS, build_detector
+    from ocad_subspace.build import build_detector
+    from ocad_subspace.detector import SubspaceDetector
 
     detector = build_detector(SubspaceConfig(method="rank"), METRICS)
     detector.fit(normal_frame(200))
     with pytest.raises((KeyError, ValueError)):
-        DETECTORS["pca"].from_json(detector.to_json())
+        SubspaceDetector.from_json(detector.to_json())
+
+
+def test_one_metric_is_read_by_ranks_and_several_by_components() -> None:
+    from ocad_subspace.build import build_detector, read_detector
+
+    for metrics, kind in ((METRICS[:1], "RankDetector"), (METRICS, "SubspaceDetector")):
+        detector = build_detector(SubspaceConfig(), metrics)
+        detector.fit(normal_frame(200))
+        assert type(detector).__name__ == type(read_detector(detector.to_json())).__name__ == kind
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_committed_settings_are_read(path: Path) -> None:
     config = load_config(SubspaceConfig, path)
-    assert config.method == ("rank" if path.stem == "nab" else "pca")
+    assert config.method == {"nab": "rank", "default": "auto"}.get(path.stem, "pca")
 
 
 def test_rows_of_too_few_columns_are_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ocad_subspace.config import RankSettings
-from ocad_subspace.ranks import FEATURES, SEED_ROWS, RankDetector
+from ocad_subspace.ranks import FEATURES, SEED_ROWS, USUAL, RankDetector
 
 
 def make_frame(values: list[float] | np.ndarray, first: int = 0) -> pd.DataFrame:
@@ -27,23 +27,38 @@ def test_a_record_has_the_rank_of_a_record_in_level_and_change() -> None:
     detector = fitted(np.random.default_rng(1).random(100))
     raw = detector.raw(make_frame([0.5, 9.0], first=100))
     # the highest of 102 levels, in two directions, and the largest of 102 changes, in one
-    assert raw[1] == pytest.approx(-math.log10(2 / 102) - math.log10(1 / 102))
+    assert raw[1] == pytest.approx(-math.log(2 / 102) - math.log(1 / 102) - USUAL)
 
 
 def test_what_goes_on_becomes_normal() -> None:
     detector = fitted(np.random.default_rng(1).random(200), memory=300)
     raw = detector.raw(make_frame(np.random.default_rng(2).random(600) + 5.0, first=200))
-    assert raw[0] == pytest.approx(-math.log10(2 / 201))
+    assert raw[0] == pytest.approx(-math.log(2 / 201) - USUAL)
     assert np.median(raw[:10]) > 1.5
-    assert np.median(raw[300:]) < 1
+    assert np.median(raw[300:]) < 0.3
 
 
-def test_surprise_of_exchangeable_rows_is_that_of_uniform_p_values() -> None:
+def test_surprise_of_exchangeable_rows_is_that_of_uniform_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(5)
     detector = fitted(generator.normal(size=500))
+    monkeypatch.setattr(detector, "_units", float)  # nats as they are
     raw = detector.raw(make_frame(generator.normal(size=4_000), first=500))
-    # the sum of two -log10 p: a gamma distribution of shape 2; level and change are not quite independent
-    assert raw[10:].mean() == pytest.approx(2 / math.log(10), rel=0.1)
+    # the sum of two -ln p: a gamma distribution of shape 2; level and change are not quite independent
+    assert raw[10:].mean() == pytest.approx(USUAL, rel=0.1)
+
+
+def test_several_metrics_count_as_one_that_is_as_improbable() -> None:
+    """Of exchangeable rows as many are above a level, however many metrics there are."""
+    generator = np.random.default_rng(6)
+    shares = []
+    for metrics in (["value"], ["value", "b", "c", "d"]):
+        columns = {name: generator.normal(size=6_000) for name in metrics}
+        frame = make_frame(columns["value"]).assign(**columns)
+        detector = RankDetector(metrics, RankSettings(smoothing=1))
+        detector.fit(frame[:500])
+        raw = detector.raw(frame[500:])
+        shares.append([float((raw[500:] > level).mean()) for level in (0.5, 2.0)])
+    assert shares[1] == pytest.approx(shares[0], rel=0.25)
 
 
 def test_the_state_never_outgrows_the_memory() -> None:

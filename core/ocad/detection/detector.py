@@ -37,7 +37,8 @@ GAP_FACTOR = 3
 """A step longer than this many of the endpoint's median steps is a gap."""
 _STEPS_TO_LEARN = 9
 """Steps of an endpoint never seen until its median step is known; before that no step is a gap."""
-_TIMES = ("ns", "us", "µs", "ms", "s")
+TIMES = ("ns", "us", "µs", "ms", "s")
+"""The units of a delay."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -148,7 +149,7 @@ class SeriesDetector(ABC):
         self.units = {metric: units[metric] for metric in self.metrics if units.get(metric)}
         self.shares = tuple(metric for metric in self.metrics if self.units.get(metric) == SHARE)
         self.is_share = tuple(metric in self.shares for metric in self.metrics)
-        self.upward = tuple(metric for metric in self.metrics if self.units.get(metric) in (*_TIMES, SHARE))
+        self.upward = tuple(metric for metric in self.metrics if self.units.get(metric) in (*TIMES, SHARE))
         return self
 
     def fit(self, frame: pd.DataFrame) -> None:

@@ -50,6 +50,8 @@ class Injection:
     """The first share of each endpoint's rows that stays as it is, to fit and calibrate on."""
     direction: Literal["up", "both"] = "up"
     """`up`: values only grow, as delays do under load; `both`: the sign of each incident is drawn."""
+    at_least_one: bool = False
+    """Where an endpoint has no room for a guarded incident, one of the least length without guards, in a third of its rows."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.prevalence <= MOST:
@@ -185,7 +187,8 @@ def _places(rows: int, how: Injection, generator: np.random.Generator) -> list[t
             length = int(generator.integers(*LENGTHS[kind], endpoint=True))
             total += length
             if total > how.prevalence * rows or total + GUARD * (len(drawn) + 2) > rows:
-                return _spread(drawn, rows, generator)
+                short = how.at_least_one and not drawn
+                return _one(rows, how.kinds, generator) if short else _spread(drawn, rows, generator)
             drawn.append((kind, length))
 
 
@@ -232,3 +235,13 @@ def _shape(kind: str, length: int, how: Injection, generator: np.random.Generato
         noise = generator.standard_normal(length)
         return noise if how.direction == "both" else np.abs(noise)
     return np.ones(length)
+
+
+def _one(rows: int, kinds: Sequence[str], generator: np.random.Generator) -> list[tuple[str, int, int]]:
+    """One incident of the shortest kind somewhere in the last two thirds; none where it would be more than a third."""
+    kind = min(kinds, key=lambda kind: LENGTHS[kind][0])
+    length = LENGTHS[kind][0]
+    if 3 * length > rows:
+        return []
+    start = int(generator.integers(rows // 3, rows - length, endpoint=True))
+    return [(kind, start, start + length - 1)]

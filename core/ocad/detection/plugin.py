@@ -54,6 +54,10 @@ class DetectorPlugin:
         """The class whose `from_json` reads what the run wrote."""
         raise TypeError(f"`{type(self).__name__}` has no detector: define `detector_type`")
 
+    def read(self, value: Mapping[str, Any]) -> SeriesDetector:
+        """The detector that the JSON of a run describes; override where it may be of several classes."""
+        return self.detector_type().from_json(value)
+
     def learn(
         self, context: RunContext, metrics: Sequence[str], train: pd.DataFrame, validation: pd.DataFrame
     ) -> SeriesDetector:
@@ -107,7 +111,7 @@ class DetectorPlugin:
         """See `ocad.hookspecs`."""
         from ocad.detection.training import load
 
-        return load(version, self.detector_type())
+        return load(version, self.read)
 
     @hookimpl
     def ocad_detect(
@@ -124,4 +128,4 @@ class DetectorPlugin:
     @hookimpl
     def ocad_read_detector(self, value: Mapping[str, Any]) -> SeriesDetector:
         """See `ocad.hookspecs`."""
-        return self.detector_type().from_json(value)
+        return self.read(value)

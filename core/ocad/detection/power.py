@@ -44,8 +44,8 @@ class Scores(Protocol):
 def measure_power(detector: Scores, frame: pd.DataFrame, seed: int) -> dict[str, float]:
     """`power_loss` and `power_shift`: the shares that are in alarm, by the default hold-down, of incidents put into `frame`.
 
-    `frame` has normal rows sorted by endpoint and time. A kind that the rows have no room for counts as found by none. The
-    detector's state is fresh afterwards.
+    `frame` has normal rows sorted by endpoint and time; a short one gets one short incident. A kind that there is no room for
+    even so counts as found by none. The detector's state is fresh afterwards.
     """
     part = _some_endpoints(frame.drop(columns="label", errors="ignore"))
     return {f"power_{kind}": _found(detector, part, kind, seed) for kind in ("loss", "shift")}
@@ -53,7 +53,9 @@ def measure_power(detector: Scores, frame: pd.DataFrame, seed: int) -> dict[str,
 
 def _found(detector: Scores, frame: pd.DataFrame, kind: str, seed: int) -> float:
     metrics = _varying(frame, detector.metrics) if kind == "shift" else detector.metrics
-    how = Injection(magnitude=MAGNITUDE, prevalence=_PREVALENCE, seed=seed, kinds=(kind,), correlated=True)
+    how = Injection(
+        magnitude=MAGNITUDE, prevalence=_PREVALENCE, seed=seed, kinds=(kind,), correlated=True, at_least_one=True
+    )
     try:
         rows, _ = inject(frame, metrics, how)
     except DataError as error:

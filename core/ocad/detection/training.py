@@ -159,11 +159,11 @@ def write_detector(folder: Path, detector: SeriesDetector) -> Artifact:
     return Artifact(folder / DETECTOR_FILE, "estimator", "application/json")
 
 
-def load(version: Version, kind: type[AnyDetector]) -> AnyDetector:
-    """The registered detector, its state fresh; raises `DataError` when its file is not what `kind` writes."""
+def load(version: Version, read: Callable[[dict[str, Any]], AnyDetector]) -> AnyDetector:
+    """The registered detector, its state fresh; raises `DataError` when its file is none that `read` reads."""
     try:
         value: dict[str, Any] = json.loads(version.file("estimator").read_text(encoding="utf-8"))
-        return kind.from_json(value)
+        return read(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = in_one_line(error)
         raise DataError(f"`{version.ref}` does not hold a detector ({reason})", "train and register it again") from None

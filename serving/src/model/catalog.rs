@@ -8,6 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use semver::Version;
 
+use super::loads::{Flight, Loads, Outcome, Started};
 use super::served::{Factory, Model};
 use crate::error::{Error, Result};
 use crate::registry::digest::Verdicts;
@@ -16,7 +17,6 @@ use crate::registry::names::{self, Selector};
 use crate::registry::refusal::{Kind, Read, Refusal};
 use crate::registry::signatures::Keys;
 use crate::registry::store::Store;
-use crate::registry::verify::verify;
 use crate::text::shown;
 
 /// What is added to a version's files for its sessions and threads, when memory is counted.
@@ -32,6 +32,10 @@ pub struct Entry {
     pub current: Option<Arc<Model>>,
     /// Why `current` is not `wanted`.
     pub failure: Option<String>,
+    /// Whether that is because it is still being loaded.
+    pub pending: bool,
+    /// What was in the registry and is gone from it, though nothing deleted it.
+    pub gone: Option<String>,
     /// Where aliases lead: as in the registry, but never to a version that failed while another was in use.
     pub aliases: BTreeMap<String, Target>,
     /// Whether an operator has unloaded it.
@@ -53,14 +57,13 @@ enum Found {
 
 /// The served models.
 pub struct Catalog {
-    pub(super) store: Box<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) keys: Option<Keys>,
     pub(super) factory: Factory,
-    verdicts: Verdicts,
+    pub(super) loads: Arc<Loads>,
     budget: u64,
     snapshot: ArcSwap<Snapshot>,
     resident: Mutex<HashMap<(String, Version), Arc<Model>>>,
-    loading: Mutex<()>,
     pub(super) refreshing: Mutex<HashSet<String>>,
     pub(super) required: Mutex<Option<HashSet<String>>>,
     pub(super) refused: Mutex<Option<Refusal>>,
@@ -79,15 +82,15 @@ impl Catalog {
     /// plain name means may take `budget` bytes.
     #[must_use]
     pub fn new(store: Box<dyn Store>, keys: Option<Keys>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
+        let store: Arc<dyn Store> = store.into();
         Self {
+            loads: Loads::new(Arc::clone(&store), verdicts, factory.clone()),
             store,
             keys,
             factory,
-            verdicts,
             budget,
             snapshot: ArcSwap::default(),
             resident: Mutex::default(),
-            loading: Mutex::default(),
             refreshing: Mutex::default(),
             required: Mutex::default(),
             refused: Mutex::default(),
@@ -122,15 +125,10 @@ impl Catalog {
     }
 
     /// The model that answers `name` and `selector` (a version or an alias), loaded now if it was not.
-    pub async fn get(self: &Arc<Self>, name: &str, selector: Option<&str>) -> Result<Arc<Model>> {
+    pub async fn get(&self, name: &str, selector: Option<&str>) -> Result<Arc<Model>> {
         let model = match self.find(name, selector)? {
             Found::Loaded(model) => model,
-            Found::Listed(record) => {
-                let catalog = Arc::clone(self);
-                tokio::task::spawn_blocking(move || catalog.load(&record))
-                    .await
-                    .map_err(|cause| Error::Internal(format!("a load panicked: {cause}")))??
-            }
+            Found::Listed(record) => self.fetch(&record).await?,
         };
         model.touch(self.clock.fetch_add(1, Ordering::Relaxed));
         Ok(model)
@@ -174,27 +172,39 @@ impl Catalog {
             .cloned()
     }
 
-    /// Verifies and loads `record`, once however many ask for it.
-    pub fn load(&self, record: &Record) -> Result<Arc<Model>> {
-        let _one_at_a_time = locked(&self.loading);
-        if let Some(model) = self.loaded(record) {
-            return Ok(model);
+    /// Verifies and loads `record`, once however many ask for it; `None` when that is not done until `until`.
+    pub(super) fn load(&self, record: &Arc<Record>, until: Instant) -> Option<Outcome> {
+        match self.loads.start(record, || self.loaded(record)) {
+            Err(cause) => Some(Err(cause)),
+            Ok(Started::Loaded(model)) => Some(Ok(model)),
+            Ok(Started::Flying(flight)) => {
+                let outcome = flight.wait(until)?;
+                self.land(&flight);
+                Some(outcome)
+            }
         }
-        let started = Instant::now();
-        let loaded = verify(&*self.store, &self.verdicts, record)
-            .map_err(|refusal| {
-                Error::Unavailable(format!("`{}@{}` is refused: {refusal}", record.name, record.version))
-            })
-            .and_then(|verified| Model::load(record, verified, &self.factory));
-        let outcome = if loaded.is_ok() { "ok" } else { "failed" };
-        self.factory.metrics.reloaded(&record.name, outcome, started.elapsed());
-        let model = Arc::new(loaded.inspect_err(|cause| {
-            tracing::error!(model = record.name, version = %record.version, %cause, detail = cause.cause(), "a version cannot be loaded");
-        })?);
-        tracing::info!(model = record.name, version = %record.version, seconds = started.elapsed().as_secs_f64(), batched = model.batchable, "loaded");
-        locked(&self.resident).insert((record.name.clone(), record.version.clone()), Arc::clone(&model));
-        self.evict(&model);
-        Ok(model)
+    }
+
+    /// As `load`, for a request, which waits as long as it may take.
+    async fn fetch(&self, record: &Arc<Record>) -> Outcome {
+        let flight = match self.loads.start(record, || self.loaded(record))? {
+            Started::Loaded(model) => return Ok(model),
+            Started::Flying(flight) => flight,
+        };
+        let outcome = tokio::time::timeout(self.factory.patience, flight.done()).await;
+        let outcome = outcome.map_err(|_| {
+            Error::Unavailable(format!("`{}@{}` is still being loaded: ask again", record.name, record.version))
+        })?;
+        self.land(&flight);
+        outcome
+    }
+
+    /// Takes over what `flight` has loaded.
+    pub(super) fn land(&self, flight: &Arc<Flight>) {
+        self.loads.land(flight, |model| {
+            locked(&self.resident).insert((model.name.clone(), model.version.clone()), Arc::clone(model));
+            self.evict(model);
+        });
     }
 
     /// Unloads the versions used longest ago until those that no plain name means fit the budget; `kept` stays.
@@ -224,7 +234,7 @@ impl Catalog {
 
     /// Writes the digest verdicts down, for the next start.
     pub fn save_verdicts(&self) {
-        self.verdicts.save();
+        self.loads.verdicts().save();
     }
 
     /// The estimated bytes of all loaded versions.
@@ -260,6 +270,8 @@ impl Default for Entry {
             wanted: Err(Refusal::new(Kind::NotFound, "it has no version")),
             current: None,
             failure: None,
+            pending: false,
+            gone: None,
             aliases: BTreeMap::new(),
             unloaded: false,
         }

@@ -2,7 +2,9 @@
 
 pub mod catalog;
 pub mod json;
+pub mod leash;
 pub mod listing;
+pub mod loads;
 pub mod queue;
 pub mod refresh;
 pub mod served;
@@ -10,4 +12,5 @@ pub mod session;
 pub mod signature;
 pub mod statistics;
 pub mod tensor;
+mod vanished;
 pub mod worker;

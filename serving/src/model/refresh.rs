@@ -4,19 +4,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use semver::Version;
 
 use super::catalog::{Catalog, Entry, locked};
 use super::served::Model;
 use crate::error::{Error, Result};
-use crate::registry::index::{self, Index, Reader, Target};
+use crate::registry::index::{self, Index, Listed, Reader, Target};
 use crate::registry::names;
 use crate::registry::refusal::{Kind as Verdict, Read, Refusal};
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
 use crate::text::shown;
+
+/// How long the follower waits for loads before it goes on with other models; it is woken when they end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The state of the server as a load balancer asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -27,12 +30,21 @@ pub struct Readiness {
     pub problems: BTreeMap<String, String>,
 }
 
+/// Which version is to answer the plain name.
+enum Choice {
+    /// This one; and why it is not the wanted one.
+    Made(Option<Arc<Model>>, Option<String>),
+    /// This one, until the wanted one is loaded.
+    Awaited(Option<Arc<Model>>),
+}
+
 impl Catalog {
     /// Follows the registry until the watch is told to stop.
     pub fn follow(&self, mut watch: Watch) {
+        self.loads.tell(watch.alarm());
         loop {
             watch.follow(self.folders());
-            self.refresh();
+            self.refresh_within(PATIENCE);
             // a folder that appeared meanwhile may hold changes from before it was watched
             if watch.follow(self.folders()) {
                 continue;
@@ -92,9 +104,16 @@ impl Catalog {
         Reader { store: &*self.store, keys: self.keys.as_ref() }
     }
 
-    /// Reads the whole registry again and brings every model up to it.
+    /// Reads the whole registry again and brings every model up to it, however long that takes.
     pub fn refresh(&self) {
+        self.refresh_within(self.factory.load_timeout * 2);
+    }
+
+    /// Reads the whole registry again and brings every model up to it, but for versions that take longer to load than
+    /// `patience`: those are taken over by a later look.
+    fn refresh_within(&self, patience: Duration) {
         let started = Instant::now();
+        self.loads.ended().iter().for_each(|flight| self.land(flight));
         let before = self.snapshot();
         let read = self.survey().and_then(|names| {
             let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
@@ -104,7 +123,7 @@ impl Catalog {
             }
             Ok((names, read))
         });
-        let (names, read) = match read {
+        let (names, mut read) = match read {
             Ok(found) => found,
             Err(refusal) => {
                 self.refuse(refusal);
@@ -114,14 +133,21 @@ impl Catalog {
         let mut failed = read.iter().filter_map(|(_, index)| index.as_ref().err());
         let unanswered = failed.find(|refusal| refusal.kind == Verdict::Unreachable).cloned();
         let known: HashSet<&String> = names.iter().collect();
-        self.forget(before.models.keys().filter(|name| !known.contains(name)));
+        for (name, entry) in before.models.iter().filter(|(name, _)| !known.contains(name)) {
+            if entry.index.heights.is_empty() && self.resident(Some(name)).is_empty() {
+                self.forget(name);
+            } else {
+                // no model goes as a whole: its tombstones stay for ever
+                read.push((name.clone(), Ok(Index::default())));
+            }
+        }
         drop(before);
         let first = locked(&self.required).is_none();
         if first {
             let versions: usize = read.iter().flat_map(|(_, index)| index).map(|index| index.versions.len()).sum();
             tracing::info!(models = names.len(), versions, seconds = started.elapsed().as_secs_f64(), "registry read");
         }
-        self.settle(read);
+        self.settle(read, Instant::now() + patience);
         match unanswered {
             Some(refusal) => self.refuse(refusal),
             None => self.accept(names),
@@ -147,21 +173,19 @@ impl Catalog {
         locked(&self.required).get_or_insert_with(|| names.into_iter().collect());
     }
 
-    /// Takes the models `gone` out of service.
-    fn forget<'a>(&self, gone: impl Iterator<Item = &'a String>) {
-        for name in gone {
-            tracing::info!(model = name, "the model is gone from the registry");
-            let _writer = locked(&self.refreshing);
-            if let Some(entry) = self.snapshot().models.get(name) {
-                self.forget_gauges(name, entry);
-            }
-            self.replace(vec![(name.clone(), None)]);
-            self.retain(name, |_| false);
+    /// Takes model `name` out of service, of which nothing is in use.
+    fn forget(&self, name: &str) {
+        tracing::info!(model = name, "the model is gone from the registry");
+        let _writer = locked(&self.refreshing);
+        if let Some(entry) = self.snapshot().models.get(name) {
+            self.forget_gauges(name, entry);
         }
+        self.replace(vec![(name.to_owned(), None)]);
     }
 
-    /// Brings models up to what was `read` of them. They appear together, but for a load, which may take its time.
-    fn settle(&self, read: Vec<(String, Read<Index>)>) {
+    /// Brings models up to what was `read` of them. They appear together, but for a load, which may take its time:
+    /// until `until`, all together.
+    fn settle(&self, read: Vec<(String, Read<Index>)>, until: Instant) {
         let (mut writer, mut settled) = (None, Vec::new());
         for (name, index) in read {
             let index = match index {
@@ -177,8 +201,13 @@ impl Catalog {
             };
             writer.get_or_insert_with(|| locked(&self.refreshing));
             let before = self.snapshot().models.get(&name).cloned().unwrap_or_default();
-            let entry = self.update(&name, &before, index);
+            let entry = self.update(&name, &before, index, until);
             let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
+            let records = entry.index.versions.values().filter_map(|listed| match listed {
+                Listed::Readable(record) => Some(record.digest.clone()),
+                Listed::Broken(_) => None,
+            });
+            let digests: HashSet<String> = records.collect();
             let stays = same(before.current.as_ref(), entry.current.as_ref());
             settled.push((name.clone(), Some(entry)));
             if !stays {
@@ -187,6 +216,7 @@ impl Catalog {
                 writer = None;
             }
             self.retain(&name, |version| live.contains(version));
+            self.loads.forgive(&name, |digest| digests.contains(digest));
         }
         self.replace(settled);
     }
@@ -201,6 +231,8 @@ impl Catalog {
             wanted,
             current: before.current.clone(),
             failure,
+            pending: false,
+            gone: before.gone.clone(),
             aliases: before.aliases.clone(),
             unloaded: before.unloaded,
         }
@@ -211,28 +243,38 @@ impl Catalog {
         self.survey()?;
         let before = self.snapshot();
         let before = before.models.get(name).map(|entry| &entry.index);
-        self.settle(self.reader().models(&[name.to_owned()], |_| before));
+        self.settle(self.reader().models(&[name.to_owned()], |_| before), Instant::now() + PATIENCE);
         Ok(())
     }
 
-    fn update(&self, name: &str, before: &Entry, index: Index) -> Entry {
+    fn update(&self, name: &str, before: &Entry, mut index: Index, until: Instant) -> Entry {
+        let gone = self.restore(name, &before.index, &mut index);
+        if gone != before.gone
+            && let Some(gone) = &gone
+        {
+            tracing::error!(model = name, gone, "part of the model has vanished");
+        }
         let wanted = index.resolve(None);
-        let mut entry = Entry { wanted, unloaded: before.unloaded, index, ..Entry::default() };
+        let mut entry = Entry { wanted, gone, unloaded: before.unloaded, index, ..Entry::default() };
         if entry.unloaded {
             return entry;
         }
-        (entry.current, entry.failure) = self.choose(name, before, &entry);
-        if entry.failure != before.failure
+        (entry.current, entry.failure, entry.pending) = match self.choose(name, before, &entry, until) {
+            Choice::Made(current, failure) => (current, failure, false),
+            Choice::Awaited(current) => (current, Some("it is still being loaded".to_owned()), true),
+        };
+        if !entry.pending
+            && entry.failure != before.failure
             && let (Some(failure), Some(current)) = (&entry.failure, &entry.current)
         {
             tracing::error!(model = name, serving = current.version_text, failure, "the version in service stays");
         }
-        entry.aliases = self.lead(name, before, &entry);
+        entry.aliases = self.lead(name, before, &entry, until);
         entry
     }
 
     /// The version to answer the plain name by, and why it is not the wanted one.
-    fn choose(&self, name: &str, before: &Entry, entry: &Entry) -> (Option<Arc<Model>>, Option<String>) {
+    fn choose(&self, name: &str, before: &Entry, entry: &Entry, until: Instant) -> Choice {
         let alive = |model: &Arc<Model>| entry.index.versions.contains_key(&model.version);
         let kept = || before.current.clone().filter(alive);
         let target = match &entry.wanted {
@@ -241,32 +283,33 @@ impl Catalog {
                 let awaited = matches!(entry.index.aliases.get(index::PRODUCTION), Some(Ok(target)) if entry.index.awaits(target));
                 // an alias may be seen before the version that it names, as where a registry is being copied
                 return if awaited {
-                    (kept(), Some(format!("`{}` is not there yet: {refusal}", index::PRODUCTION)))
+                    Choice::Made(kept(), Some(format!("`{}` is not there yet: {refusal}", index::PRODUCTION)))
                 } else {
-                    (None, None)
+                    Choice::Made(None, None)
                 };
             }
-            Err(refusal) => return (kept(), Some(refusal.to_string())),
+            Err(refusal) => return Choice::Made(kept(), Some(refusal.to_string())),
         };
         let record = match entry.record(name, target) {
             Ok(record) => record,
             // no graph to serve: not a failure, and nothing to fall back to
-            Err(Error::NotFound(_)) => return (None, None),
-            Err(cause) => return (kept(), Some(cause.to_string())),
+            Err(Error::NotFound(_)) => return Choice::Made(None, None),
+            Err(cause) => return Choice::Made(kept(), Some(cause.to_string())),
         };
         if let Some(current) =
             before.current.as_ref().filter(|model| model.version == record.version && model.digest == record.digest)
         {
-            return (Some(Arc::clone(current)), None);
+            return Choice::Made(Some(Arc::clone(current)), None);
         }
-        match self.load(&record) {
-            Ok(model) => (Some(model), None),
-            Err(cause) => (kept(), Some(cause.to_string())),
+        match self.load(&record, until) {
+            Some(Ok(model)) => Choice::Made(Some(model), None),
+            Some(Err(cause)) => Choice::Made(kept(), Some(cause.to_string())),
+            None => Choice::Awaited(kept()),
         }
     }
 
     /// Where the aliases lead: one whose old target is in use switches only once its new target is loaded.
-    fn lead(&self, name: &str, before: &Entry, entry: &Entry) -> BTreeMap<String, Target> {
+    fn lead(&self, name: &str, before: &Entry, entry: &Entry, until: Instant) -> BTreeMap<String, Target> {
         let in_use =
             |target: &Target| entry.record(name, target).ok().and_then(|record| self.loaded(&record)).is_some();
         let mut aliases = BTreeMap::new();
@@ -279,12 +322,15 @@ impl Catalog {
                 (Err(_), None) => {}
                 (target, Some(old)) => {
                     let loaded = target.clone().map_err(|refusal| Error::Unavailable(refusal.to_string()));
-                    let loaded = loaded.and_then(|target| self.load(&*entry.record(name, &target)?).map(|_| target));
+                    let loaded = loaded.and_then(|target| {
+                        let loaded = self.load(&entry.record(name, &target)?, until);
+                        loaded.transpose().map(|loaded| loaded.map(|_| target))
+                    });
                     let target = loaded.unwrap_or_else(|cause| {
                         tracing::error!(model = name, alias, serving = %old.version, %cause, "the alias stays where it was");
-                        old.clone()
+                        None
                     });
-                    aliases.insert(alias.clone(), target);
+                    aliases.insert(alias.clone(), target.unwrap_or_else(|| old.clone()));
                 }
             }
         }
@@ -294,7 +340,16 @@ impl Catalog {
     /// Loads model `name` again after an unload, or looks for a newer version of it now.
     pub fn load_model(&self, name: &str) -> Result<()> {
         self.set_unloaded(name, false)?;
-        self.refresh_model(name).map_err(|refusal| Error::Unavailable(refusal.to_string()))?;
+        self.loads.forgive(name, |_| false);
+        let until = Instant::now() + self.factory.load_timeout * 2;
+        loop {
+            self.refresh_model(name).map_err(|refusal| Error::Unavailable(refusal.to_string()))?;
+            // waited for here, where it keeps nobody else from following
+            let Some(flight) = self.loads.of(name) else { break };
+            if flight.wait(until).is_none() {
+                break;
+            }
+        }
         self.publish_gauges();
         let snapshot = self.snapshot();
         let entry =
@@ -345,8 +400,10 @@ impl Catalog {
             .extend(locked(&self.refused).as_ref().map(|refusal| ("registry.json".to_owned(), refusal.to_string())));
         let mut ready = required.is_some() && !self.draining.load(Ordering::Relaxed);
         for (name, entry) in &self.snapshot().models {
-            if let Some(failure) = &entry.failure {
-                problems.insert(name.clone(), failure.clone());
+            if let Some(problem) = entry.failure.as_ref().or(entry.gone.as_ref()) {
+                problems.insert(name.clone(), problem.clone());
+            }
+            if entry.failure.is_some() {
                 let needed = required.as_ref().is_none_or(|required| required.contains(name));
                 ready &= entry.current.is_some() || entry.unloaded || !needed;
             }

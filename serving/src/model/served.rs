@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use semver::Version;
 use tokio::sync::oneshot;
 
+use super::leash::{Leash, Watchdog};
 use super::queue::{Answer, Job, Limits, Queue};
 use super::session::{Graph, Runtime};
 use super::signature::{Port, Signature};
@@ -22,6 +23,9 @@ use crate::metrics::{Metrics, ModelMetrics};
 use crate::registry::index::{Record, Target};
 use crate::registry::manifest::{PortEntry, Ports};
 use crate::registry::verify::Verified;
+
+/// What a string takes at least, in a request and here.
+const STRING: usize = size_of::<String>();
 
 /// What every model is loaded with.
 #[derive(Clone)]
@@ -38,6 +42,23 @@ pub struct Factory {
     pub dispatch: Dispatch,
     /// The server's metrics.
     pub metrics: Metrics,
+    /// Who ends what takes too long.
+    pub watchdog: Watchdog,
+    /// How long a version may take to load and to run once.
+    pub load_timeout: Duration,
+    /// How long a request may take that loads a version.
+    pub patience: Duration,
+    /// What one row may take.
+    pub most: Most,
+}
+
+/// The most bytes that a row may be declared to take: a model above them could never be asked or answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Of all inputs together.
+    pub input: usize,
+    /// Of all outputs together.
+    pub output: usize,
 }
 
 /// A loaded version.
@@ -69,15 +90,19 @@ pub struct Model {
 }
 
 impl Model {
-    /// Builds the sessions of `record`, checks them against its signature, warms them and starts their threads.
-    pub fn load(record: &Record, verified: Verified, factory: &Factory) -> Result<Self> {
+    /// Builds the sessions of `record`, checks them against its signature, warms them and starts their threads;
+    /// [`Error::Deadline`] where the first takes longer than until `until`.
+    pub fn load(record: &Record, verified: Verified, factory: &Factory, until: Instant) -> Result<Self> {
         let onnx = verified.onnx.ok_or_else(|| Error::Internal("a version without a graph was to be loaded".into()))?;
-        let mut graph = Graph::load(&factory.runtime, &onnx)?;
+        let mut graph = Graph::load(&factory.runtime, &onnx, Leash::new(&factory.watchdog)?, until)?;
         let signature = match &record.metadata.signature {
             Some(promised) => agree(graph.signature()?, promised)?,
             None => graph.signature()?,
         };
-        let by_row = warm(&mut graph, &signature)?;
+        let most = factory.most;
+        confine(&signature.inputs, most.input, "inputs", "requests have at most that of `--max-body-mb`")?;
+        confine(&signature.outputs, most.output, "outputs", "clients have at most that of `--client-memory-mb`")?;
+        let by_row = warm(&mut graph, &signature, until)?;
         // what shares a run without a proof could answer one client with another one's rows in mind
         let proven = record.metadata.signature.as_ref().is_some_and(|signature| signature.batchable);
         let wanted = factory.batching.get(&record.name).copied().unwrap_or(proven && !verified.batch_dependent);
@@ -109,10 +134,10 @@ impl Model {
         for index in 0..factory.threads {
             let (queue, dispatch, metrics) = (Arc::clone(&self.queue), factory.dispatch.clone(), self.metrics.clone());
             let statistics = Arc::clone(&self.statistics);
-            let (graph, runtime, path, signature) =
-                (first.take(), factory.runtime.clone(), onnx.to_owned(), self.signature.clone());
+            let (graph, factory, path, signature) =
+                (first.take(), factory.clone(), onnx.to_owned(), self.signature.clone());
             let body = move || {
-                let graph = graph.map_or_else(|| helper(&runtime, &path, &signature), Ok);
+                let graph = graph.map_or_else(|| helper(&factory, &path, &signature), Ok);
                 match graph {
                     Ok(graph) => {
                         Worker { index, graph, queue, dispatch, metrics, statistics, buffers: Vec::new() }.run();
@@ -174,10 +199,29 @@ impl Drop for Model {
     }
 }
 
-fn helper(runtime: &Runtime, path: &Path, signature: &Signature) -> Result<Graph> {
-    let mut graph = Graph::load(runtime, path)?;
-    warm(&mut graph, signature)?;
+fn helper(factory: &Factory, path: &Path, signature: &Signature) -> Result<Graph> {
+    let until = Instant::now() + factory.load_timeout;
+    let mut graph = Graph::load(&factory.runtime, path, Leash::new(&factory.watchdog)?, until)?;
+    warm(&mut graph, signature, until)?;
     Ok(graph)
+}
+
+/// Refuses `ports` of which one row takes more than `most` bytes, before anything makes room for it.
+fn confine(ports: &[Port], most: usize, what: &str, why: &str) -> Result<()> {
+    let mut total = 0_usize;
+    for port in ports {
+        let row: Vec<i64> = port.shape.iter().map(|dimension| if *dimension < 0 { 1 } else { *dimension }).collect();
+        let size = volume(&row).ok().and_then(|count| count.checked_mul(port.datatype.size().unwrap_or(STRING)));
+        total = size.and_then(|size| total.checked_add(size)).filter(|total| *total <= most).ok_or_else(|| {
+            Error::Unavailable(format!(
+                "one row of its {what} takes more than {most} bytes (`{}` is {} {:?}), and {why}",
+                port.name,
+                port.datatype.name(),
+                port.shape
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 /// The signature to serve by: what the graph declares, narrowed by what the metadata promises.
@@ -228,16 +272,20 @@ fn agree_port(mut port: Port, promised: &PortEntry, what: &str) -> Result<Port> 
 }
 
 /// Runs zeros through the graph, one row and then two; answers whether two rows in give two rows out everywhere.
-fn warm(graph: &mut Graph, signature: &Signature) -> Result<bool> {
-    run_zeros(graph, signature, 1)?;
+fn warm(graph: &mut Graph, signature: &Signature, until: Instant) -> Result<bool> {
+    run_zeros(graph, signature, 1, until)?;
     if !signature.batchable() {
         return Ok(false);
     }
-    // a graph that cannot run two rows is served one request at a time
-    Ok(run_zeros(graph, signature, 2).is_ok_and(|rows| rows.iter().all(|count| *count == Some(2))))
+    match run_zeros(graph, signature, 2, until) {
+        Ok(rows) => Ok(rows.iter().all(|count| *count == Some(2))),
+        Err(Error::Deadline) => Err(Error::Deadline),
+        // a graph that cannot run two rows is served one request at a time
+        Err(_) => Ok(false),
+    }
 }
 
-fn run_zeros(graph: &mut Graph, signature: &Signature, rows: i64) -> Result<Vec<Option<i64>>> {
+fn run_zeros(graph: &mut Graph, signature: &Signature, rows: i64, until: Instant) -> Result<Vec<Option<i64>>> {
     let mut inputs = Vec::with_capacity(signature.inputs.len());
     for port in &signature.inputs {
         let mut shape: Vec<i64> =
@@ -250,10 +298,11 @@ fn run_zeros(graph: &mut Graph, signature: &Signature, rows: i64) -> Result<Vec<
     }
     let views: Vec<(&[i64], &Data)> = inputs.iter().map(|(shape, data)| (shape.as_slice(), data)).collect();
     graph
-        .run(&views, |outputs| {
+        .run(&views, until, |outputs| {
             outputs.iter().map(|output| output.shape().map(|shape| shape.first().copied())).collect()
         })
-        .map_err(|cause| {
-            Error::Unavailable(format!("the graph does not run: {}", cause.cause().unwrap_or(&cause.to_string())))
+        .map_err(|cause| match cause {
+            Error::Deadline => cause,
+            _ => Error::Unavailable(format!("the graph does not run: {}", cause.cause().unwrap_or(&cause.to_string()))),
         })
 }

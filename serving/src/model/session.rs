@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use half::{bf16, f16};
 use ort::environment::Environment;
@@ -9,6 +10,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorRef, ValueRef, ValueType};
 
+use super::leash::Leash;
 use super::signature::{Port, Signature};
 use super::tensor::{Data, DataType, Tensor};
 use crate::error::{Error, Result};
@@ -43,14 +45,24 @@ impl Runtime {
 /// One session; it belongs to one thread.
 pub struct Graph {
     session: Session,
+    leash: Arc<Leash>,
 }
 
 impl Graph {
-    /// Builds the session of the ONNX file at `path`, on one thread that never spins.
-    pub fn load(runtime: &Runtime, path: &Path) -> Result<Self> {
-        build(runtime, path)
-            .map(|session| Self { session })
-            .map_err(|cause| Error::Unavailable(format!("the runtime cannot load `{}`: {cause}", path.display())))
+    /// Builds the session of the ONNX file at `path`, on one thread that never spins; [`Error::Deadline`] where that
+    /// takes longer than until `until`.
+    pub fn load(runtime: &Runtime, path: &Path, leash: Arc<Leash>, until: Instant) -> Result<Self> {
+        let built = build(runtime, path, &leash, until);
+        let cut = leash.free();
+        built.map(|session| Self { session, leash }).map_err(|cause| {
+            if cut {
+                return Error::Deadline;
+            }
+            // answers name no path of this machine
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let cause = cause.to_string().replace(&*path.to_string_lossy(), &name);
+            Error::Unavailable(format!("the runtime cannot load `{name}`: {cause}"))
+        })
     }
 
     /// The inputs and outputs that the graph itself declares.
@@ -59,27 +71,37 @@ impl Graph {
         Ok(Signature { inputs: ports(self.session.inputs())?, outputs: ports(self.session.outputs())? })
     }
 
-    /// Runs `inputs` (shape and values, in the graph's order) and hands the outputs to `read`.
-    pub fn run<T>(&mut self, inputs: &[(&[i64], &Data)], read: impl FnOnce(&[Output<'_>]) -> Result<T>) -> Result<T> {
+    /// Runs `inputs` (shape and values, in the graph's order) and hands the outputs to `read`; [`Error::Deadline`] where
+    /// the run takes longer than until `until`.
+    pub fn run<T>(
+        &mut self,
+        inputs: &[(&[i64], &Data)],
+        until: Instant,
+        read: impl FnOnce(&[Output<'_>]) -> Result<T>,
+    ) -> Result<T> {
         let values = inputs
             .iter()
             .map(|(shape, data)| input_value(shape, data))
             .collect::<ort::Result<Vec<_>>>()
             .map_err(refused)?;
-        let outputs = self.session.run(values.as_slice()).map_err(refused)?;
+        self.leash.hold(until, None);
+        let outputs = self.session.run_with_options(values.as_slice(), self.leash.options());
+        let cut = self.leash.free();
+        let outputs = outputs.map_err(|cause| if cut { Error::Deadline } else { refused(cause) })?;
         let outputs: Vec<Output<'_>> = outputs.values().map(Output).collect();
         read(&outputs)
     }
 }
 
-fn build(runtime: &Runtime, path: &Path) -> ort::Result<Session> {
-    Session::builder(&runtime.0)?
+fn build(runtime: &Runtime, path: &Path, leash: &Leash, until: Instant) -> ort::Result<Session> {
+    let mut builder = Session::builder(&runtime.0)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(1)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
-        .commit_from_file(path)
+        .with_inter_op_spinning(false)?;
+    leash.hold(until, Some(builder.canceler()));
+    builder.commit_from_file(path)
 }
 
 /// A run that the runtime refuses for its values is the client's fault (an id outside a table), any other is ours.

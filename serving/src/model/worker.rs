@@ -98,6 +98,9 @@ impl Worker {
             }
             // alone, or after a batch that failed: one bad request must not fail its neighbours
             None => replies.extend(live.into_iter().map(|job| {
+                if job.deadline <= Instant::now() {
+                    return (job.reply, Err(Error::Deadline));
+                }
                 let answer = self.guarded(|worker| worker.alone(&job)).map(|(answer, stages)| {
                     self.statistics.ran(std::slice::from_ref(&job), started, stages);
                     answer
@@ -118,7 +121,7 @@ impl Worker {
         let inputs: Vec<(&[i64], &Data)> =
             job.inputs.iter().map(|input| (input.shape.as_slice(), &input.data)).collect();
         clock.gathered = Instant::now();
-        let answer = self.graph.run(&inputs, |outputs| {
+        let answer = self.graph.run(&inputs, job.deadline, |outputs| {
             clock.computed = Instant::now();
             job.outputs.iter().map(|position| output(outputs, *position)?.whole()).collect()
         })?;
@@ -132,7 +135,8 @@ impl Worker {
         let total = jobs.iter().map(|job| job.rows).sum::<usize>();
         let inputs: Vec<(&[i64], &Data)> = shapes.iter().map(Vec::as_slice).zip(&self.buffers).collect();
         clock.gathered = Instant::now();
-        let answers = self.graph.run(&inputs, |outputs| {
+        let until = jobs.iter().map(|job| job.deadline).max().unwrap_or(clock.gathered);
+        let answers = self.graph.run(&inputs, until, |outputs| {
             clock.computed = Instant::now();
             for output in outputs {
                 if output.shape()?.first().copied() != i64::try_from(total).ok() {

@@ -58,6 +58,10 @@ pub struct Index {
     pub versions: BTreeMap<Version, Listed>,
     /// Its aliases that are set, or cannot be read.
     pub aliases: BTreeMap<String, Read<Target>>,
+    /// The numbers of the highest entries of its aliases that can be read, also where the alias is not set.
+    pub heights: BTreeMap<String, u64>,
+    /// The versions that have a tombstone.
+    pub deleted: HashSet<String>,
     /// Whether its folder is a symbolic link, which is not followed.
     pub linked: bool,
 }
@@ -133,8 +137,9 @@ impl Reader<'_> {
         let mut index = Index { linked: self.store.kind(name)? == Some(FileKind::Link), ..Index::default() };
         for entry in self.store.list(&format!("{name}/aliases"))? {
             if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
-                let target = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?.transpose();
-                index.aliases.extend(target.map(|target| (entry.name, target)));
+                let (height, target) = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?;
+                index.heights.extend(height.map(|height| (entry.name.clone(), height)));
+                index.aliases.extend(target.transpose().map(|target| (entry.name, target)));
             }
         }
         let mut unread = Vec::new();
@@ -155,6 +160,7 @@ impl Reader<'_> {
                 _ => {}
             }
         }
+        index.deleted = deleted;
         Ok(Draft { name: name.to_owned(), index, unread })
     }
 
@@ -195,18 +201,22 @@ impl Reader<'_> {
         Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
     }
 
-    /// Where an alias points: the highest entry that names no deleted version decides; `None` when it is not set.
+    /// The number of an alias' highest entry that can be read, and where it points: the highest entry that names no deleted version
+    /// decides; `None` when it is not set.
     ///
     /// The outer error is that of a store that gave no answer.
-    fn alias(&self, folder: &str, deleted: &HashSet<String>) -> Read<Read<Option<Target>>> {
+    #[allow(clippy::type_complexity)] // named once, here
+    fn alias(&self, folder: &str, deleted: &HashSet<String>) -> Read<(Option<u64>, Read<Option<Target>>)> {
         let listed = match self.store.list(folder) {
             Err(refusal) if refusal.kind == Kind::Unreadable => {
                 let detail = format!("its entries cannot be listed: {}", refusal.detail);
-                return Ok(Err(Refusal::new(Kind::BadAliasEntry, detail)));
+                return Ok((None, Err(Refusal::new(Kind::BadAliasEntry, detail))));
             }
             listed => listed?,
         };
-        for (number, file) in names::entries(listed.into_iter().map(|entry| entry.name)).into_iter().rev() {
+        let entries = names::entries(listed.into_iter().map(|entry| entry.name));
+        let mut height = None;
+        for (number, file) in entries.into_iter().rev() {
             let read = self.store.read(&format!("{folder}/{file}"), DOCUMENT_LIMIT);
             if let Err(refusal) = &read
                 && refusal.kind == Kind::Unreachable
@@ -218,13 +228,13 @@ impl Reader<'_> {
             match entry {
                 Err(cause) => {
                     let detail = format!("entry {number} cannot be read: {cause}");
-                    return Ok(Err(Refusal::new(Kind::BadAliasEntry, detail)));
+                    return Ok((height, Err(Refusal::new(Kind::BadAliasEntry, detail))));
                 }
-                Ok(Some(target)) if deleted.contains(&target.version.to_string()) => {}
-                Ok(target) => return Ok(Ok(target)),
+                Ok(Some(target)) if deleted.contains(&target.version.to_string()) => height = height.or(Some(number)),
+                Ok(target) => return Ok((height.or(Some(number)), Ok(target))),
             }
         }
-        Ok(Ok(None))
+        Ok((height, Ok(None)))
     }
 }
 

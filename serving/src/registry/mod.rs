@@ -5,6 +5,7 @@ pub mod cache;
 pub mod digest;
 pub mod fields;
 pub mod index;
+pub mod listings;
 pub mod manifest;
 pub mod names;
 pub mod objects;

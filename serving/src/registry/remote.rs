@@ -12,6 +12,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::listings::Connector;
 use crate::error::{Error, Result};
 
 const ACCESS: &str = "check `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and what that user may do with the bucket";
@@ -61,7 +62,9 @@ pub fn open(url: &str) -> Result<Place> {
     let plain = plain || endpoint.as_deref().is_some_and(is_loopback);
     let options = ClientOptions::new().with_allow_http(plain).with_connect_timeout(CONNECT).with_timeout(ANSWER);
     let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: PATIENCE };
-    let store = builder.with_bucket_name(bucket).with_client_options(options).with_retry(retry).build();
+    let builder =
+        builder.with_bucket_name(bucket).with_client_options(options).with_http_connector(Connector::default());
+    let store = builder.with_retry(retry).build();
     let store = store.map_err(|cause| wrong(format!("{}: check the `AWS_…` variables", chain(&cause))))?;
     Ok(Place { url: url.trim_end_matches('/').to_owned(), store: Arc::new(store), root })
 }
@@ -95,9 +98,6 @@ pub fn explained(cause: &object_store::Error) -> String {
         }
         ("RequestTimeTooSkewed", _) => {
             format!("this machine's clock is too far from the server's ({said}): set the clock")
-        }
-        ("", object_store::Error::InvalidPath { .. }) => {
-            format!("an object there has a key that is no path ({said}): remove it, or name a prefix without it")
         }
         ("", _) => format!("no answer ({said}): check `AWS_ENDPOINT_URL` and the network"),
         _ => format!("the server fails ({said}): look at its log"),

@@ -1,7 +1,8 @@
 //! Notices that a registry has changed: at once where the operating system tells, by looking now and then in any case.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -30,9 +31,18 @@ impl Alarm {
 /// Watches the folders of a registry whose content matters: not the versions, which never change.
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
-    watched: HashSet<PathBuf>,
+    /// By path, which folder it was: another one may have taken its place.
+    watched: HashMap<PathBuf, Identity>,
     events: Receiver<Wake>,
+    alarm: Alarm,
     poll: Duration,
+}
+
+/// Device and inode of a folder.
+type Identity = (u64, u64);
+
+fn identity(folder: &Path) -> Option<Identity> {
+    folder.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Watch {
@@ -52,24 +62,45 @@ impl Watch {
                 |cause| tracing::warn!(%cause, poll_seconds = poll.as_secs_f64(), "changes are found by polling alone"),
             )
             .ok();
-        (Self { watcher, watched: HashSet::new(), events, poll }, Alarm(sender))
+        let alarm = Alarm(sender);
+        (Self { watcher, watched: HashMap::new(), events, alarm: alarm.clone(), poll }, alarm)
+    }
+
+    /// What wakes this watch.
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     /// Watches exactly `folders`; true when one is new, because what happened in it before must be looked for again.
     pub fn follow(&mut self, folders: HashSet<PathBuf>) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
+        let wanted: HashMap<PathBuf, Identity> = folders
+            .into_iter()
+            .filter_map(|folder| Some((identity(&folder)?, folder)))
+            .map(|(id, path)| (path, id))
+            .collect();
+        self.watched.retain(|folder, known| {
+            let stays = wanted.get(folder) == Some(known);
+            if !stays {
+                // the folder is gone, and its watch with it, or the watch has gone elsewhere with it
+                let _ = watcher.unwatch(folder);
+            }
+            stays
+        });
         let mut news = false;
-        for folder in folders.difference(&self.watched) {
-            match watcher.watch(folder, RecursiveMode::NonRecursive) {
-                Ok(()) => news = true,
+        for (folder, identity) in wanted {
+            if self.watched.contains_key(&folder) {
+                continue;
+            }
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    news = true;
+                    self.watched.insert(folder, identity);
+                }
                 Err(cause) => tracing::debug!(folder = %folder.display(), %cause, "a folder is found by polling alone"),
             }
         }
-        for folder in self.watched.difference(&folders) {
-            // the folder is gone, and its watch with it
-            let _ = watcher.unwatch(folder);
-        }
-        self.watched = folders;
         news
     }
 

@@ -172,6 +172,21 @@ class ObjectStorage:
         now = time.time()
         return {path: max(0.0, now - (_written(found) or now)) for path, found in self._below(folder).items()}
 
+    def lead(self) -> float:
+        """How many seconds this machine's clock is ahead of the store's at most, by an object that is put there and removed.
+
+        0 where that is refused: whoever may not put may not remove either.
+        """
+        path, begun = f".staging/{uuid4().hex}", time.time()
+        try:
+            self.create(path, b"")
+            written = _written(self._info(path))
+            self.remove(path)
+        except OSError:
+            return 0.0
+        # the store's clock may count whole seconds
+        return max(0.0, begun - written - 1.0) if written else 0.0
+
     def discard(self, path: str) -> bool:
         """Removes the objects at or below `path`."""
         self.remove(path)

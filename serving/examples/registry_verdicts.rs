@@ -20,7 +20,7 @@ fn look(store: &dyn Store) -> Read<Map<String, Value>> {
     index::open(store)?;
     let mut found = Map::new();
     for entry in store.list("")?.into_iter().filter(|entry| entry.kind == Kind::Folder && entry.name != ".staging") {
-        let index = Index::read(Reader { store, keys: None }, &entry.name, None)?;
+        let index = Index::read(Reader { store, keys: None, marks: None }, &entry.name, None)?;
         for (version, listed) in &index.versions {
             let read = match listed {
                 Listed::Readable(record) => verify(store, &Verdicts::open(None), record).map(drop),
@@ -41,7 +41,7 @@ fn look(store: &dyn Store) -> Read<Map<String, Value>> {
 
 fn main() -> Result<(), Error> {
     for root in stdin().lock().lines() {
-        let found = verdict(look(&Folder::new(PathBuf::from(root?))), Value::Object);
+        let found = verdict(look(&Folder::new(PathBuf::from(root?), None)), Value::Object);
         writeln!(stdout(), "{found}")?;
         stdout().flush()?;
     }

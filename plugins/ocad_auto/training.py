@@ -41,6 +41,8 @@ LEAST_WEIGHT = 0.1
 LEAST_ROWS = int(ENOUGH_HELD_OUT.threshold)
 """Held-out rows below which there is nothing to choose on."""
 AGREED = "agreed"
+LEAST_FOUND = 0.25
+"""The share of what is put in that a detector must find to be taken without a comparison, as the gate for shifts asks."""
 NO_LINK = "no metric is a delay or a share of losses, and no label says what happens here"
 CAUTIOUS = tuple(level for level in LEVELS if level >= ALARM)
 """The levels that are tried where incidents are injected ones: how rare false alarms must be, they do not tell."""
@@ -61,7 +63,27 @@ def train(context: RunContext, data: PreparedData) -> Trained:
         )
         raise DataError(message, f"give so many that there are {LEAST_ROWS}, or train a single detector")
     units = {metric: context.data.unit_of(metric) for metric in metrics}
-    candidates = _candidates(config, units, _has_labels(validation))
+    some = _candidates(config, units, _has_labels(validation))
+    auto = _choose(context, metrics, units, some, fitted, validation)
+    if len(some) < len(config.choice.detectors) and auto.choice.measured["choice_recall"] < LEAST_FOUND:
+        logger.info("`%s` hardly finds what was put in, so all detectors are tried", some[0])
+        auto = _choose(context, metrics, units, config.choice.detectors, fitted, validation)
+    auto.calibrate_mean(normal_rows(validation).reset_index(drop=True), config.pooled)
+    for line in auto.choice.told:
+        logger.info(line)
+    return Trained(predictor=cast("Predictor", auto), model=auto)
+
+
+def _choose(
+    context: RunContext,
+    metrics: Sequence[str],
+    units: dict[str, str],
+    candidates: Sequence[str],
+    fitted: pd.DataFrame,
+    validation: pd.DataFrame,
+) -> Auto:
+    """The choice among `candidates`; raises `DataError` where none of them can be fitted."""
+    config = cast("AutoConfig", context.config)
     members, left_out = {}, {name: NO_LINK for name in config.choice.detectors if name not in candidates}
     for name in candidates:
         if name == "subspace" and not _of_no_link(units) and len(metrics) < config.choice.joint_metrics:
@@ -80,11 +102,7 @@ def train(context: RunContext, data: PreparedData) -> Trained:
     levels = LEVELS if _has_labels(validation) else CAUTIOUS
     with context.progress.task("choosing detectors", steps_of(len(members), levels)) as task:
         found = search(labelled, plain, config.choice.folds, context.seed, task.advance, levels)
-    auto = _chosen(members, found, labelled, units, left_out, source)
-    auto.calibrate_mean(normal_rows(validation).reset_index(drop=True), config.pooled)
-    for line in auto.choice.told:
-        logger.info(line)
-    return Trained(predictor=cast("Predictor", auto), model=auto)
+    return _chosen(members, found, labelled, units, left_out, source)
 
 
 def evaluate_auto(context: RunContext, trained: Trained, data: PreparedData) -> Evaluation:
@@ -212,6 +230,7 @@ def _chosen(
         *(f"left out: {name}: {reason}" for name, reason in left_out.items()),
     ]
     measured = {
+        "choice_recall": counts.metrics().event_recall,
         "choice_f1": counts.metrics().event_f1,
         "choice_f1_gain": found.gain[0],
         "choice_incidents": float(counts.found + counts.missed),

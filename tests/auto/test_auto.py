@@ -82,6 +82,15 @@ def test_what_is_no_link_is_read_by_subspace_as_it_is(workshop: Workshop, metric
         assert f"left out: {name}: {NO_LINK}" in auto.choice.told
 
 
+def test_where_it_finds_little_all_are_tried(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = make_links(900).rename(columns={"udp_echo": "pressure"})
+    monkeypatch.setattr("ocad_auto.training.LEAST_FOUND", 1.1)
+    version = workshop.train(frame, "metrics=[pressure]", "gates=[]", metric="sensors").version
+    assert loaded(workshop, version).members
+    assert NO_LINK not in (version.manifest.description or "")
+    assert version.manifest.metrics["choice_recall"] <= 1
+
+
 def test_labels_are_used_where_there_are_some(workshop: Workshop) -> None:
     frame = with_incidents(make_links())
     version = workshop.train(frame, "gates=[]").version

@@ -29,8 +29,9 @@ tools:
 
 setup: $(STAMP) $(SERVER) ## Make the environment in .venv and build the server
 
-$(STAMP): requirements.lock pyproject.toml registry/pyproject.toml
-	@if ! command -v $(UV) >/dev/null; then $(PYTHON) -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv; fi
+$(STAMP): requirements.lock requirements.uv.lock pyproject.toml registry/pyproject.toml
+	@if ! command -v $(UV) >/dev/null; then $(PYTHON) -m venv .cache/uv && \
+	  .cache/uv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.uv.lock; fi
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e registry -e .
@@ -43,6 +44,8 @@ $(SERVER): $(SERVER_SOURCES)
 lock: ## Pin the newest versions of the dependencies in requirements.lock
 	$(UV) pip compile pyproject.toml registry/pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-package ocad-registry --no-header --no-annotate --quiet --output-file requirements.lock
+	echo uv | $(UV) pip compile - --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
+	  --output-file requirements.uv.lock
 
 demo: setup ## Train, verify, register, promote and ask a forecaster of round-trip times
 	$(CPU_THREADS) $(BIN)/ocad train --plugin tcn --metric udp_echo --promote production

@@ -102,3 +102,21 @@ def is_unicode(text: str) -> bool:
 def printable(text: str) -> str:
     """`text` on one line as a terminal may show it: what does not print is escaped, so that no name forges a line or colour."""
     return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """`text` of several lines, in which all else that does not print is escaped."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(text: str) -> str:
+    """`text`, a JSON value, of equal meaning where it has characters that do not print: they stand in strings alone."""
+    return "\n".join(line if line.isprintable() else "".join(map(_escaped, line)) for line in text.split("\n"))
+
+
+def _escaped(one: str) -> str:
+    """A character of a JSON string, as `\\uXXXX` where it does not print."""
+    if one.isprintable():
+        return one
+    units = one.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))

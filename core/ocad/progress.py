@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from ocad.errors import printable
 from ocad.protocols import Progress, ProgressTask
 
 PLAIN_SECONDS = 5.0
@@ -35,7 +36,7 @@ class RichProgress:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
-            identifier = bars.add_task(label, total=total, note="")
+            identifier = bars.add_task(printable(label), total=total, note="")
             yield _Task(lambda step, note: bars.update(identifier, advance=step, note=note))
 
 
@@ -53,10 +54,10 @@ class PlainProgress:
             done, latest = done + steps, note
             if time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
-                print(f"{label}: {done:g}{goal} {note}".rstrip(), file=sys.stderr, flush=True)
+                print(f"{printable(label)}: {done:g}{goal} {note}".rstrip(), file=sys.stderr, flush=True)
 
         yield _Task(update)
-        print(f"{label}: done, {done:g}{goal} {latest}".rstrip(), file=sys.stderr, flush=True)
+        print(f"{printable(label)}: done, {done:g}{goal} {latest}".rstrip(), file=sys.stderr, flush=True)
 
 
 class SilentProgress:

@@ -115,8 +115,7 @@ class SubspaceDetector(SeriesDetector):
     def calibrate(self, frame: pd.DataFrame, pooled: bool = False) -> None:
         """See `SeriesDetector`; the units of what lasts are measured first, on the same rows."""
         self.forget()
-        parts = list(self.series(normal_rows(frame)))
-        averages = {part.endpoint: self._averages(part.endpoint, part.times, part.values) for part in parts}
+        averages = self.averages(normal_rows(frame))
         everywhere = self._fitted("")
         if averages:
             rows = np.concatenate(list(averages.values()))
@@ -129,6 +128,10 @@ class SubspaceDetector(SeriesDetector):
         super().calibrate(frame, pooled)
 
     # scoring
+
+    def averages(self, frame: pd.DataFrame) -> dict[str, Floats]:
+        """log φ of the rows of `frame` averaged over each span `(n, spans)`, by endpoint; goes on from the state."""
+        return {part.endpoint: self._averages(part.endpoint, part.times, part.values) for part in self.series(frame)}
 
     def raw_series(self, endpoint: str, times: NDArray[np.int64], values: Floats) -> Floats:
         """See `SeriesDetector`."""

@@ -7,7 +7,7 @@ again and decides anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,6 +16,7 @@ from ocad_registry.errors import Corrupt
 from ocad_registry.versions import is_deleted
 
 if TYPE_CHECKING:
+    from ocad_registry.signed_aliases import Signer
     from ocad_registry.storage import Storage
 
 ALIASES = "aliases"
@@ -29,6 +30,20 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "reason": (str,),
     "forced": (bool,),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The signature of an entry by a key, and the sha256 of the entry below it, which it follows."""
+
+    previous: str | None
+    key_id: str
+    signature: str
+
+    def document(self, number: int) -> dict[str, Any]:
+        """The stored fields of entry `number`."""
+        signature = {"algorithm": "ed25519", "key_id": self.key_id, "signature": self.signature}
+        return {"number": number, "previous": self.previous, "signature": signature}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +61,17 @@ class AliasEntry:
     by: str
     reason: str
     forced: bool
+    proof: Proof | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stored fields and the number."""
-        return asdict(self)
+        return {"number": self.number, **self.document()}
 
     def document(self) -> dict[str, Any]:
         """The stored fields."""
         fields = asdict(self)
-        del fields["number"]
-        return fields
+        del fields["number"], fields["proof"]
+        return fields | (self.proof.document(self.number) if self.proof else {})
 
 
 def now() -> str:
@@ -81,14 +97,15 @@ def read_entry(storage: Storage, name: str, alias: str, number: int) -> AliasEnt
     where = f"entry {number} of `{name}@{alias}`"
     try:
         data = storage.read(f"{name}/{ALIASES}/{alias}/{names.entry_name(number)}", documents.DOCUMENT_LIMIT)
-        return _entry(documents.parse(data, where), number, where)
+        return parse_entry(documents.parse(data, where), number, where)
     except FileNotFoundError:
         raise _bad(where, "it is gone") from None
     except Corrupt as error:
         raise error if error.code == "bad-alias-entry" else _bad(where, error.message) from None
 
 
-def _entry(document: dict[str, Any], number: int, where: str) -> AliasEntry:
+def parse_entry(document: dict[str, Any], number: int, where: str) -> AliasEntry:
+    """Entry `number` from its document; raises `Corrupt` (`bad-alias-entry`). Its signature is not checked."""
     for field, types in _FIELDS.items():
         if field not in document or not isinstance(document[field], types):
             raise _bad(where, f"field `{field}` is missing or of the wrong type")
@@ -100,11 +117,27 @@ def _entry(document: dict[str, Any], number: int, where: str) -> AliasEntry:
         valid = known and version is not None and names.is_version(version) and _is_digest(sha256)
     if not valid:
         raise _bad(where, "kind, version and digest do not fit together")
-    return AliasEntry(number, **{field: document[field] for field in _FIELDS})
+    return AliasEntry(number, **{field: document[field] for field in _FIELDS}, proof=_proof(document))
 
 
-def _is_digest(sha256: str | None) -> bool:
-    return sha256 is not None and len(sha256) == 64 and not sha256.strip("0123456789abcdef")
+def _proof(document: dict[str, Any]) -> Proof | None:
+    """The signature of an entry as it is written there; None where there is none, or one that cannot be any."""
+    signature, number, previous = document.get("signature"), document.get("number"), document.get("previous")
+    if (
+        not isinstance(signature, dict)
+        or type(number) is not int
+        or not 0 < number < 2**53
+        or signature.get("algorithm") != "ed25519"
+    ):
+        return None
+    identifier, text = signature.get("key_id"), signature.get("signature")
+    if not (isinstance(identifier, str) and isinstance(text, str) and (previous is None or _is_digest(previous))):
+        return None
+    return Proof(previous, identifier, text)
+
+
+def _is_digest(sha256: object) -> bool:
+    return isinstance(sha256, str) and len(sha256) == 64 and not sha256.strip("0123456789abcdef")
 
 
 def _bad(where: str, cause: str) -> Corrupt:
@@ -177,19 +210,29 @@ def earlier(entries: list[AliasEntry]) -> Iterator[AliasEntry]:
     return (entry for entry in reversed(stack[:-1]) if entry.version is not None)
 
 
-def append(storage: Storage, name: str, alias: str, decide: Callable[[], AliasEntry]) -> AliasEntry:
+def append(
+    storage: Storage, name: str, alias: str, decide: Callable[[], AliasEntry], signer: Signer | None = None
+) -> AliasEntry:
     """Writes the entry that `decide` makes, numbered by this function; the loser of a race decides again."""
     while True:
         taken = numbers(storage, name, alias)
-        if entry := place(storage, name, alias, taken, decide()):
+        if entry := place(storage, name, alias, taken, decide(), signer):
             return entry
 
 
-def place(storage: Storage, name: str, alias: str, taken: list[int], entry: AliasEntry) -> AliasEntry | None:
-    """Writes `entry` under the number after those `taken` when it was made; None when another writer took it meanwhile."""
+def place(
+    storage: Storage, name: str, alias: str, taken: list[int], entry: AliasEntry, signer: Signer | None = None
+) -> AliasEntry | None:
+    """Writes `entry` under the number after those `taken` when it was made; None when another writer took it meanwhile.
+
+    Signed where there is a `signer`; raises `Refused` where the row is signed and would not be any more.
+    """
+    from ocad_registry.signed_aliases import extended
+
     number = (taken[-1] if taken else 0) + 1
+    entry = extended(storage, name, alias, taken, replace(entry, number=number), signer)
     try:
         storage.create(f"{name}/{ALIASES}/{alias}/{names.entry_name(number)}", documents.dump(entry.document()))
     except FileExistsError:
         return None
-    return AliasEntry(number, **entry.document())
+    return entry

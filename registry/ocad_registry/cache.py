@@ -1,4 +1,6 @@
-"""The local copies of what lies in an object store, shared by processes and with the server (FORMAT.md, "The read cache").
+"""The local copies of what lies in an object store, or in a folder that others can write (FORMAT.md, "The read cache").
+
+Processes and the server share them.
 
     CACHE/                         `$OCAD_CACHE`, else `$XDG_CACHE_HOME/ocad`, else `~/.cache/ocad`; folders 0755
       versions/AA/DIGEST/          a version: the sha256 of its metadata.json, AA its first two digits
@@ -29,6 +31,7 @@ from uuid import uuid4
 
 from ocad_registry.digests import check_file, digest_stream
 from ocad_registry.errors import Invalid, RemoteError, StorageFailed
+from ocad_registry.private import make_folder, others_write
 
 if TYPE_CHECKING:
     from ocad_registry.storage import Payload
@@ -46,12 +49,16 @@ _held_by = threading.Lock()
 class Cache:
     """The cache in `root` (None: the user's), of at most `limit` bytes (None: `OCAD_CACHE_SIZE`, else 10 GiB).
 
-    Raises `Invalid` for an `OCAD_CACHE_SIZE` that is no size. Any number of processes and threads may use one folder.
+    A `private` one must be this user's alone to write. Raises `Invalid` for an `OCAD_CACHE_SIZE` that is no size. Any number of
+    processes and threads may use one folder.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str] | None = None, limit: int | None = None, *, private: bool = False
+    ) -> None:
         self.root = Path(root) if root is not None else cache_folder()
         self.limit = limit if limit is not None else _configured_limit()
+        self._private = private
         self._sound: dict[Path, tuple[int, ...]] = {}
 
     def folder(self, owner: str) -> Path:
@@ -75,6 +82,9 @@ class Cache:
 
     def _file(self, folder: Path, payload: Payload, where: str, download: Callable[[Path], None]) -> Path:
         self._hold(folder)
+        if self._private and others_write(folder):
+            hint = f"`chmod -R go-w` it and the folders above, or set `{PLACE}` to a folder of your own"
+            raise StorageFailed(f"the read cache `{self.root}` can be written by others", hint, code="cache")
         target = folder / payload.path
         if not self._is_sound(target, payload):
             with _locked(folder / _LOCK):
@@ -133,7 +143,7 @@ class Cache:
         self, folder: Path, target: Path, payload: Payload, where: str, download: Callable[[Path], None]
     ) -> None:
         self.make_room(payload.size)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         part = folder / f".{uuid4().hex}.part"
         try:
             check_file(lambda: _downloaded(part, download), payload, where)
@@ -170,7 +180,7 @@ def _configured_limit() -> int:
 def _shared(folder: Path) -> int:
     """A descriptor of `folder` that is flocked (shared), opened anew as long as somebody removes it meanwhile."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -190,7 +200,7 @@ def _is_open_at(descriptor: int, folder: Path) -> bool:
 @contextmanager
 def _locked(place: Path) -> Iterator[None]:
     """Holds the exclusive flock of the file `place`, for this thread alone."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

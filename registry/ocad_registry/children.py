@@ -16,6 +16,7 @@ from ocad_registry.versions import Version, find_version
 
 if TYPE_CHECKING:
     from ocad_registry.aliases import AliasEntry, EntryKind
+    from ocad_registry.signed_aliases import Signer
     from ocad_registry.storage import Storage
 
 Make = Callable[["EntryKind", Version | None], "AliasEntry"]
@@ -42,7 +43,9 @@ def _child(storage: Storage, model: str, parent: Version) -> Version | None:
     return None
 
 
-def follow(storage: Storage, models: list[str], name: str, alias: str, make: Make) -> None:
+def follow(
+    storage: Storage, models: list[str], name: str, alias: str, make: Make, signer: Signer | None = None
+) -> None:
     """Points `alias` of each child model of `name` where that of `name` points: at the child of that version, or nowhere.
 
     A child model whose alias leads to a version of another descent is left alone.
@@ -54,14 +57,23 @@ def follow(storage: Storage, models: list[str], name: str, alias: str, make: Mak
             version = Version(storage, name, entry.version, entry.metadata_sha256)
         for model in models:
             if model.startswith(f"{name}-"):
-                _follow(storage, model, name, alias, entry.kind if version and entry else "unset", version, make)
+                _follow(
+                    storage, model, name, alias, entry.kind if version and entry else "unset", version, make, signer
+                )
         after = _current(storage, name, alias)
         if after == entry:
             return
 
 
 def _follow(
-    storage: Storage, model: str, name: str, alias: str, kind: EntryKind, parent: Version | None, make: Make
+    storage: Storage,
+    model: str,
+    name: str,
+    alias: str,
+    kind: EntryKind,
+    parent: Version | None,
+    make: Make,
+    signer: Signer | None,
 ) -> None:
     child = _child(storage, model, parent) if parent else None
     try:
@@ -75,7 +87,7 @@ def _follow(
         if there or not _descends(storage, model, now.version, name):
             return
     with suppress(Corrupt):  # a damaged child stays where it is, as its parent does not
-        rows.append(storage, model, alias, lambda: make(kind if child else "unset", child))
+        rows.append(storage, model, alias, lambda: make(kind if child else "unset", child), signer)
 
 
 def _descends(storage: Storage, model: str, number: str, name: str) -> bool:

@@ -180,11 +180,15 @@ def _read(storage: Storage, task: _Task, reader: Reader) -> Reading | None:
 
 def look_up(connection: sqlite3.Connection, name: str, version: str, known: bytes) -> tuple[str, str] | None:
     """The metadata (JSON, sha256) that was read from a file of this identity."""
-    found: tuple[str, str] | None = connection.execute(
-        "SELECT json, sha256 FROM document JOIN version USING (id) WHERE model = ? AND version = ? AND identity = ?",
+    found = connection.execute(
+        "SELECT sha256, json, document.digest FROM document JOIN version USING (id)"
+        " WHERE model = ? AND version = ? AND identity = ?",
         (name, version, known),
     ).fetchone()
-    return found
+    if found is None:
+        return None
+    sha256, text = index_rows.undamaged(found)
+    return text, sha256
 
 
 def keep(connection: sqlite3.Connection, reading: Reading) -> None:

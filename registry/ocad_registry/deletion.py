@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ocad_registry import aliases as rows
 from ocad_registry import documents
 from ocad_registry.aliases import AliasEntry
-from ocad_registry.errors import Corrupt, InUse
+from ocad_registry.errors import Corrupt, InUse, Refused
 from ocad_registry.versions import DELETED, find_version, is_deleted, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ocad_registry.listing import Entry
+    from ocad_registry.signed_aliases import Signer
     from ocad_registry.storage import Storage
 
 
@@ -47,7 +48,9 @@ class Tombstone:
         return {"deleted_at": self.deleted_at, "by": self.by, "reason": self.reason}
 
 
-def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterable[Entry]]) -> None:
+def delete(
+    storage: Storage, tombstone: Tombstone, children: Callable[[], Iterable[Entry]], signer: Signer | None = None
+) -> None:
     """Puts `tombstone` in place, unless an alias points at its version or one of the living `children` was built from it.
 
     Raises `InUse` then, and `NotFound` when there is no such version (any more).
@@ -69,13 +72,14 @@ def delete(storage: Storage, tombstone: Tombstone, children: Callable[[], Iterab
     except FileExistsError:
         raise missing(name, f"`{ref}` was deleted meanwhile by another") from None
     for alias in rows.known(storage, name):
-        settle(storage, name, alias, tombstone.by)
+        settle(storage, name, alias, tombstone.by, signer)
 
 
-def settle(storage: Storage, name: str, alias: str, by: str) -> AliasEntry | None:
+def settle(storage: Storage, name: str, alias: str, by: str, signer: Signer | None = None) -> AliasEntry | None:
     """Ends a row of entries whose last one names a deleted version with the entry that says what readers do anyway.
 
-    None when there is nothing to say, which is also so when another writer has said it, and when the row is damaged.
+    None when there is nothing to say, which is also so when another writer has said it, and when the row is damaged, or
+    signed and there is no `signer`.
     """
     while True:
         taken = rows.numbers(storage, name, alias)
@@ -84,10 +88,10 @@ def settle(storage: Storage, name: str, alias: str, by: str) -> AliasEntry | Non
             if last is None or last.version is None or not is_deleted(storage, name, last.version):
                 return None
             entry = _instead(rows.current(storage, name, alias), f"{name}@{last.version} was deleted meanwhile", by)
-        except Corrupt:
+            if done := rows.place(storage, name, alias, taken, entry, signer):
+                return done
+        except (Corrupt, Refused):
             return None
-        if done := rows.place(storage, name, alias, taken, entry):
-            return done
 
 
 def _instead(current: AliasEntry | None, reason: str, by: str) -> AliasEntry:

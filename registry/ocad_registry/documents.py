@@ -13,7 +13,9 @@ METADATA_LIMIT = 4 * 1024 * 1024
 DOCUMENT_LIMIT = 64 * 1024
 """The most bytes of any other document: `registry.json`, `metadata.sha256`, an alias entry."""
 DEPTH_LIMIT = 127
-_DIGITS_LIMIT = 300
+_INTEGERS = range(-(2**63), 2**64)
+"""What other parsers keep as integers, too."""
+_LONGEST_INTEGER = 20
 
 
 class _BadJsonError(ValueError):
@@ -62,8 +64,10 @@ def _finite(literal: str) -> float:
 
 
 def _integer(literal: str) -> int | float:
-    """`-0` and what is far beyond any integer here are doubles, as they are to other parsers."""
-    return _finite(literal) if literal == "-0" or len(literal) > _DIGITS_LIMIT else int(literal)
+    """`-0` and what needs more than 64 bits are doubles, as they are to other parsers."""
+    if literal == "-0" or len(literal) > _LONGEST_INTEGER or int(literal) not in _INTEGERS:
+        return _finite(literal)
+    return int(literal)
 
 
 def _constant(literal: str) -> NoReturn:

@@ -6,13 +6,15 @@ digest of the listing that its rows were last compared with. An answer is select
 listing was found to fit the seal, or the rows were brought up to date. Processes may interleave in any order: a row is true
 of the file it was read from, whoever writes it, and whoever writes or removes one outside such a transaction breaks the seal.
 
-A file that is broken, foreign, or of another schema is removed and built anew; where none can be kept (no room, no rights,
-another process holds it for too long) an answer comes from an index in memory.
+A file that is broken, foreign, or of another schema is removed and built anew, and so is one that somebody else wrote into:
+its last writer leaves a *mark* (`_mark`) that every other write takes away, and what is answered has a digest in its row.
+Where no file can be kept (no room, no rights, another process holds it for too long) an answer comes from an index in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -25,22 +27,28 @@ from typing import TypeVar
 from ocad_registry.cache import cache_folder
 
 APPLICATION = 0x6F636164
-SCHEMA = 1
+SCHEMA = 2
 BUSY_SECONDS = 10.0
 KEPT_SECONDS = 90 * 24 * 3600.0
+MARKED_SECONDS = 0.25
+"""How long a writer is waited for that has committed and not left its mark yet."""
 MEMORY = ":memory:"
+DAMAGE = (sqlite3.Error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What an answer from a damaged file may raise."""
+logger = logging.getLogger("ocad_registry")
+_SMALLEST_PAGE = 512
 Answer = TypeVar("Answer")
 _TABLES = (
     """CREATE TABLE model (name TEXT PRIMARY KEY, digest BLOB NOT NULL, mark BLOB NOT NULL, whole INTEGER NOT NULL)""",
     """CREATE TABLE version (
         id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, stamp BLOB NOT NULL, identity BLOB NOT NULL,
         created_at TEXT NOT NULL, rank TEXT NOT NULL, plugin TEXT, task TEXT, metric TEXT, metrics TEXT, passed INTEGER,
-        broken TEXT, UNIQUE (model, version)
+        broken TEXT, digest BLOB NOT NULL, UNIQUE (model, version)
     )""",
     "CREATE INDEX newest ON version (created_at DESC, model, rank DESC)",
     "CREATE INDEX newest_of_model ON version (model, created_at DESC, rank DESC)",
     "CREATE INDEX broken ON version (model) WHERE broken IS NOT NULL",
-    "CREATE TABLE document (id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, json TEXT NOT NULL)",
+    "CREATE TABLE document (id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, json TEXT NOT NULL, digest BLOB NOT NULL)",
     "CREATE TABLE field (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, asked INTEGER NOT NULL)",
     "CREATE TABLE value (field INTEGER, value, version INTEGER, PRIMARY KEY (field, value, version)) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION}",
@@ -70,14 +78,21 @@ class Index:
             for _ in range(2):
                 try:
                     return ask(self._open())
-                except sqlite3.Error as error:
+                except DAMAGE as error:
+                    cause = error
                     self._close()
                     if not _is_broken(error):
                         break
                     _remove(self._place())
             if self._memory is None:
                 self._memory = connect(MEMORY)
+                self._tell(cause)
             return ask(self._memory)
+
+    def _tell(self, cause: Exception) -> None:
+        """Once: without a file every process reads all versions."""
+        said = "no query index is kept for `%s` (%s): set `OCAD_CACHE` to a folder that can be written"
+        logger.warning(said, self._root, " ".join(str(cause).split()))
 
     def _open(self) -> sqlite3.Connection:
         """The connection, to the file that has the index's name now."""
@@ -93,7 +108,7 @@ class Index:
             self._connection = connect(str(place))
             self._opened = os.getpid(), _inode(place)
             with suppress(OSError):
-                os.utime(place)
+                os.utime(place, ns=(time.time_ns(), place.stat().st_mtime_ns))
         return self._connection
 
     def _close(self) -> None:
@@ -121,16 +136,43 @@ def index_file(root: str) -> Path:
         raise sqlite3.OperationalError(str(error)) from None
 
 
+class Connection(sqlite3.Connection):
+    """A connection to an index; `place` is its file, None for one in memory."""
+
+    place: Path | None = None
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, writing: bool) -> Iterator[None]:
-    """One transaction; a writing one waits for others."""
+    """One transaction; a writing one waits for others. Raises `sqlite3.DatabaseError` where the file has lost its mark."""
+    place = connection.place if isinstance(connection, Connection) else None
     connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
     try:
+        if place is not None:
+            connection.execute("PRAGMA user_version").fetchone()  # from here on nobody commits
+            _check_mark(place)
         yield
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+    if writing and place is not None:
+        with suppress(OSError):
+            os.utime(place, ns=(time.time_ns(), _mark(place)))
+
+
+def _mark(place: Path) -> int:
+    """The time of change (ns) that the last writer gives the file: whole seconds, which all file systems keep, by its size."""
+    return place.stat().st_size // _SMALLEST_PAGE * 10**9
+
+
+def _check_mark(place: Path) -> None:
+    deadline = time.monotonic() + MARKED_SECONDS
+    with suppress(FileNotFoundError):  # removed by another, who had a reason
+        while place.stat().st_mtime_ns != _mark(place) and place.stat().st_size:
+            if time.monotonic() > deadline:
+                raise sqlite3.DatabaseError("somebody else wrote into it")
+            time.sleep(0.001)
 
 
 _FOREIGN: list[sqlite3.Connection] = []
@@ -138,7 +180,10 @@ _FOREIGN: list[sqlite3.Connection] = []
 
 def connect(place: str) -> sqlite3.Connection:
     """A connection to the index in the file `place`, whose tables are made where they are missing."""
-    connection = sqlite3.connect(place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=Connection
+    )
+    connection.place = None if place == MEMORY else Path(place)
     try:
         for setting in ("synchronous = NORMAL", "cache_size = -65536", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {setting}")
@@ -163,9 +208,10 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     return found == [APPLICATION, SCHEMA]
 
 
-def _is_broken(error: sqlite3.Error) -> bool:
+def _is_broken(error: Exception) -> bool:
     """Whether the file is at fault: what is wrong with its surroundings is an `OperationalError`."""
-    return type(error) is sqlite3.DatabaseError or "no such" in str(error)
+    said = str(error)
+    return not isinstance(error, sqlite3.OperationalError) or "no such" in said or "decode" in said
 
 
 def _remove(place: Path) -> None:
@@ -178,7 +224,7 @@ def _remove_old(folder: Path) -> None:
     """Indexes that nobody has opened for long: of registries that may be gone."""
     for place in folder.glob("*.sqlite"):
         with suppress(OSError):
-            if place.stat().st_mtime < time.time() - KEPT_SECONDS:
+            if place.stat().st_atime < time.time() - KEPT_SECONDS:
                 place.unlink()
 
 

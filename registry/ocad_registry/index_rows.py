@@ -5,15 +5,16 @@ Every function works inside the caller's transaction.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import operator
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from ocad_registry import names
+from ocad_registry.patterns import Pattern
 from ocad_registry.query import TRUTH, Literal, Path, Value, values
 
 COLUMNS: dict[Path, str] = {
@@ -31,7 +32,7 @@ ASKED_LIMIT = 32
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _Value = tuple[int, Value, int]
 _ONE = "SELECT id FROM version WHERE model = ? AND version = ?"
-_INSERT = "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Reading(NamedTuple):
@@ -64,6 +65,37 @@ class Reading(NamedTuple):
             document["passed"],
         )
         return cls(*start, document["created_at"], shown, metrics, _COMPACT.encode(document), sha256)
+
+    def digest(self) -> bytes:
+        """That of the row that `page` answers."""
+        plugin, task, metric, metrics, passed = self.shown
+        kept = None if passed is None else int(passed)
+        row = (
+            self.name,
+            self.version,
+            plugin,
+            task,
+            metric,
+            self.created_at,
+            metrics,
+            kept,
+            self.broken,
+            self.identity,
+        )
+        return digest(row)
+
+
+def digest(row: Sequence[str | int | bytes | None]) -> bytes:
+    """What tells a row that was damaged in the file from the one that was written."""
+    return hashlib.blake2b(repr(tuple(row)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def undamaged(row: Sequence[Any]) -> Sequence[Any]:
+    """`row` without its last column, the digest of the others; raises `sqlite3.DatabaseError` where that is another."""
+    *values, known = row
+    if digest(values) != known:
+        raise sqlite3.DatabaseError("a row is damaged")
+    return values
 
 
 class Seal(NamedTuple):
@@ -142,10 +174,11 @@ def remember(connection: sqlite3.Connection, readings: Sequence[Reading]) -> Non
     forget(connection, [id_ for new in readings for (id_,) in connection.execute(_ONE, (new.name, new.version))])
     first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM version").fetchone()[0]
     numbered = list(enumerate(readings, first))
-    rows = [(id_, *r[:5], names.version_rank(r.version), *r.shown, r.broken) for id_, r in numbered]
+    rows = [(id_, *r[:5], names.version_rank(r.version), *r.shown, r.broken, r.digest()) for id_, r in numbered]
     connection.executemany(_INSERT, rows)
     sound = [(id_, reading) for id_, reading in numbered if reading.broken is None]
-    connection.executemany("INSERT INTO document VALUES (?, ?, ?)", [(id_, r.sha256, r.text) for id_, r in sound])
+    documents = [(id_, r.sha256, r.text, digest((r.sha256, r.text))) for id_, r in sound]
+    connection.executemany("INSERT INTO document VALUES (?, ?, ?, ?)", documents)
     _Fields(connection).fill(sound)
 
 
@@ -240,14 +273,14 @@ class IndexFacts:
             found |= self._comparing(path, symbol, literal)
         return found
 
-    def matching(self, path: Path, pattern: re.Pattern[str]) -> set[int]:
+    def matching(self, path: Path, pattern: Pattern) -> set[int]:
         """Those of which a string at `path` matches as a whole; a version's rank is no string of the user's."""
         if path[0] == "aliases":
-            return self._pointed(path, lambda alias: pattern.fullmatch(alias) is not None)
+            return self._pointed(path, pattern.matches)
         if path == ("version",):
             return set()
         rows = self._connection.execute(f"SELECT value, version FROM {self._values(path)} WHERE typeof(value) = 'text'")
-        return {id_ for value, id_ in rows if pattern.fullmatch(value)}
+        return {id_ for value, id_ in rows if pattern.matches(value)}
 
     def _comparing(self, path: Path, symbol: str, literal: Literal) -> set[int]:
         if path[0] == "aliases":
@@ -312,15 +345,15 @@ def page(
     if chosen is None:
         (total,) = connection.execute(f"SELECT count(*) FROM version {where}", parameters).fetchone()
         bounds = [*parameters, -1 if limit is None else limit, offset]
-        rows = connection.execute(f"SELECT {ROW} FROM version {where} {_ORDER} LIMIT ? OFFSET ?", bounds).fetchall()
-        return rows, total
+        rows = connection.execute(f"SELECT {ROW} FROM version {where} {_ORDER} LIMIT ? OFFSET ?", bounds)
+        return list(map(undamaged, rows)), total
     ordered = [
         id_ for (id_,) in connection.execute(f"SELECT id FROM version {where} {_ORDER}", parameters) if id_ in chosen
     ]
     wanted = ordered[offset : None if limit is None else offset + limit]
     one = f"SELECT {ROW} FROM version WHERE id = ?"
-    return [connection.execute(one, (id_,)).fetchone() for id_ in wanted], len(ordered)
+    return [undamaged(connection.execute(one, (id_,)).fetchone()) for id_ in wanted], len(ordered)
 
 
-ROW = "model, version, plugin, task, metric, created_at, metrics, passed, broken, identity"
+ROW = "model, version, plugin, task, metric, created_at, metrics, passed, broken, identity, digest"
 _ORDER = "ORDER BY created_at DESC, model, rank DESC"

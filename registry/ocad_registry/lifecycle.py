@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ocad_registry.difference import Change
     from ocad_registry.listing import Catalogue, Entry
     from ocad_registry.modes import Mode
+    from ocad_registry.signed_aliases import Signer
     from ocad_registry.signing import Keys, Signed
     from ocad_registry.storage import Storage
     from ocad_registry.transfer import Copied
@@ -54,7 +55,7 @@ class Lifecycle(ABC):
         tombstone = Tombstone(wanted.name, wanted.version, now(), self._signer(), reason)
         with self._failures(f"deleting `{tombstone.ref}`", "nothing was deleted"):
             self._open(writing=True)
-            delete(self._storage, tombstone, lambda: self._children(tombstone.ref))
+            delete(self._storage, tombstone, lambda: self._children(tombstone.ref), self._entry_signer())
         return tombstone
 
     def collect_garbage(self, *, grace: float = GRACE, dry_run: bool = False) -> list[Garbage]:
@@ -171,7 +172,7 @@ class Lifecycle(ABC):
         except NotFound:
             from ocad_registry.deletion import settle
 
-            settle(self._storage, name, alias, self._signer())
+            settle(self._storage, name, alias, self._signer(), self._entry_signer())
             raise
 
     def _children(self, ref: str) -> Iterable[Entry]:
@@ -188,6 +189,10 @@ class Lifecycle(ABC):
     @abstractmethod
     def _signer(self) -> str:
         """Who signs what this object writes."""
+
+    @abstractmethod
+    def _entry_signer(self) -> Signer | None:
+        """With which key alias entries are signed."""
 
     @abstractmethod
     def _open(self, *, writing: bool = False) -> None:

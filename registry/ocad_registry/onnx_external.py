@@ -25,6 +25,7 @@ _MESSAGES: dict[str, Fields] = {
 }
 _DEPTH_LIMIT = 64
 _EXTERNAL = 1
+_TAG_LIMIT = 2**32 - 1
 
 
 class BadOnnxError(ValueError):
@@ -60,7 +61,7 @@ def _tensor(data: mmap.mmap, start: int, end: int) -> Iterator[str]:
             if entry.get(1) == b"location":
                 locations.append(_text(entry.get(2, b"")))
         elif number == 14 and wire == 0:
-            external = first == _EXTERNAL
+            external = first & _TAG_LIMIT == _EXTERNAL  # an enumeration is of 32 bits too
     if external and not locations:
         raise BadOnnxError("a tensor is external but names no location")
     yield from locations
@@ -78,6 +79,8 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
     position = start
     while position < end:
         key, position = _varint(data, position, end)
+        if key > _TAG_LIMIT:  # a runtime keeps the low 32 bits, and would see another field than is seen here
+            raise BadOnnxError("a tag above 2^32 - 1")
         number, wire = key >> 3, key & 7
         if number == 0:
             raise BadOnnxError("field number 0")

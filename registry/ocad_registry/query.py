@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ocad_registry import names
 from ocad_registry.errors import InvalidName, InvalidQuery
+from ocad_registry.patterns import Pattern, Piece
 
 Literal = str | float | bool
 Path = tuple[str, ...]
@@ -68,7 +69,7 @@ class Facts(Protocol):
         """Those of which a value at `path` is `symbol` (`= != < <= > >=`) than one of `literals`, and of its type."""
         ...
 
-    def matching(self, path: Path, pattern: re.Pattern[str]) -> AbstractSet[int]:
+    def matching(self, path: Path, pattern: Pattern) -> AbstractSet[int]:
         """Those of which a string at `path` matches as a whole."""
         ...
 
@@ -271,21 +272,24 @@ def _path(token: Token) -> Path:
     return segments
 
 
-def _pattern(token: Token) -> re.Pattern[str]:
+def _pattern(token: Token) -> Pattern:
     """`%` is any run of characters, `_` any one; a backslash takes `%`, `_` and itself literally."""
-    parts, escaped = [], False
+    pieces: list[list[str | None]] = [[]]
+    escaped = False
     for character in token.text[1:-1].replace("''", "'"):
         if escaped and character not in "%_\\":
             _fail(token.place, f"`\\{character}` means nothing in a pattern; write `\\\\` for a backslash")
         if not escaped and character == "\\":
             escaped = True
             continue
-        wild = {"%": ".*", "_": "."}.get(character) if not escaped else None
-        parts.append(wild or re.escape(character))
+        if character == "%" and not escaped:
+            pieces.append([])
+        else:
+            pieces[-1].append(None if character == "_" and not escaped else character)
         escaped = False
     if escaped:
         _fail(token.place, "a pattern ends with a single backslash")
-    return re.compile("".join(parts), re.DOTALL)
+    return Pattern([Piece(piece) for piece in pieces])
 
 
 def values(document: dict[str, Any], path: Path) -> set[Value]:

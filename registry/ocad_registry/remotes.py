@@ -85,14 +85,15 @@ _NAMED = {
 _CUT = _Cause("connection", "the connection was cut, and each new one too", "check the network, and try again")
 
 
-def open_storage(place: str) -> Storage:
+def open_storage(place: str, *, private: bool = False) -> Storage:
     """The storage at `place`: a folder, or the URL of a bucket and prefix such as `s3://bucket/models`.
 
-    Raises `Invalid` for a protocol that cannot create an object only if it is absent, and when its package is missing.
+    With `private`, files are opened as copies that nobody else can change. Raises `Invalid` for a protocol that cannot create
+    an object only if it is absent, and when its package is missing.
     """
     protocol, separator, rest = place.partition("://")
     if not separator:
-        return LocalStorage(place)
+        return LocalStorage(place, private=private)
     if protocol not in CONDITIONAL:
         known = ", ".join(f"`{name}://`" for name in sorted(CONDITIONAL - {"memory"}))
         raise Invalid(
@@ -102,7 +103,7 @@ def open_storage(place: str) -> Storage:
         raise Invalid(f"`{place}` names no bucket", "use such as `s3://bucket/models`")
     from ocad_registry.storage_objects import ObjectStorage
 
-    return ObjectStorage(place)
+    return ObjectStorage(place, private=private)
 
 
 def connect(url: str) -> Any:

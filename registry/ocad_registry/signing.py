@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ocad_registry import digests, documents
 from ocad_registry.aliases import now
@@ -58,6 +58,30 @@ class Signed:
         }
 
 
+class Subject(Protocol):
+    """What is signed: a `Version`, or what is known of one."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Its number."""
+        ...
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        ...
+
+    @property
+    def metadata_sha256(self) -> str:
+        """The digest of its metadata."""
+        ...
+
+
 class Keys:
     """The public keys that are trusted, by key id: the first 32 hex digits of the sha256 of a key's 32 bytes."""
 
@@ -101,22 +125,33 @@ def create_key(path: str | os.PathLike[str]) -> str:
 
 
 def sign(storage: Storage, version: Version, key: str | os.PathLike[str]) -> Signed:
-    """Signs `version` with the secret key in the PEM file `key`; one signature for each key, the first one stays."""
-    secret = _secret(Path(key))
+    """Signs `version` with the secret key in the PEM file `key`; one signature for each key.
+
+    The first good one stays; what lies in its place and is none is removed.
+    """
+    secret = secret_key(Path(key))
     identifier = key_id(_raw(secret.public_key()))
     sha256 = version.metadata_sha256
     signature = base64.b64encode(secret.sign(digests.digest_line(sha256))).decode("ascii")
     signed = Signed(version.ref, identifier, sha256, signature, now())
     path = f"{version.name}/{SIGNATURES}/{version.version}/{identifier}.json"
-    try:
-        storage.create(path, documents.dump(signed.document()))
-    except FileExistsError:
-        earlier = check_signature(storage, version, identifier, _raw(secret.public_key()))
-        return Signed(version.ref, identifier, sha256, signature, earlier["signed_at"])
-    return signed
+    while True:
+        try:
+            storage.create(path, documents.dump(signed.document()))
+        except FileExistsError:
+            try:
+                earlier = check_signature(storage, version, identifier, _raw(secret.public_key()))
+            except Corrupt:
+                if _is_signature(storage, path, identifier, _raw(secret.public_key())):
+                    raise
+                # whoever holds the key says what is its signature: junk in its place must not keep it out
+                storage.remove(path)
+                continue
+            return Signed(version.ref, identifier, sha256, signature, earlier["signed_at"])
+        return signed
 
 
-def check_signed(storage: Storage, version: Version, keys: Keys) -> str:
+def check_signed(storage: Storage, version: Subject, keys: Keys) -> str:
     """The id of a key in `keys` that signed `version`; raises `Corrupt`: `unsigned`, or `bad-signature`.
 
     One good signature is enough, whatever lies beside it.
@@ -137,7 +172,7 @@ def check_signed(storage: Storage, version: Version, keys: Keys) -> str:
     raise Corrupt("unsigned", f"`{version.ref}` is not signed by {known}", "`ocad registry sign` signs it")
 
 
-def check_signature(storage: Storage, version: Version, identifier: str, public: bytes) -> dict[str, Any]:
+def check_signature(storage: Storage, version: Subject, identifier: str, public: bytes) -> dict[str, Any]:
     """The document of the signature by key `identifier`, verified.
 
     Raises `Corrupt` (`bad-signature`) unless it is the key's signature of `version`.
@@ -146,7 +181,7 @@ def check_signature(storage: Storage, version: Version, identifier: str, public:
     from cryptography.exceptions import InvalidSignature
 
     where = f"the signature of `{version.ref}` by key `{identifier}`"
-    hint = "sign with another key, or publish it again under a new number"
+    hint = "sign with another key, publish it again under a new number, or remove the signature if it was put there"
     path = f"{version.name}/{SIGNATURES}/{version.version}/{identifier}.json"
     try:
         document = parse_signature(storage.read(path, documents.DOCUMENT_LIMIT), identifier)
@@ -162,6 +197,16 @@ def check_signature(storage: Storage, version: Version, identifier: str, public:
     return document
 
 
+def _is_signature(storage: Storage, path: str, identifier: str, public: bytes) -> bool:
+    """Whether the key made what lies at `path`, of whatever metadata: then this version is not the one it was."""
+    try:
+        document = parse_signature(storage.read(path, documents.DOCUMENT_LIMIT), identifier)
+    except (Corrupt, FileNotFoundError):
+        return False
+    message = digests.digest_line(document["metadata_sha256"])
+    return verifies(Keys({identifier: public}), identifier, message, document["signature"])
+
+
 def parse_signature(data: bytes, identifier: str) -> dict[str, Any]:
     """A signature's document; raises `Corrupt` (`bad-signature`) unless it is one of the key `identifier`."""
     try:
@@ -174,6 +219,18 @@ def parse_signature(data: bytes, identifier: str) -> dict[str, Any]:
     if len(_decode(document["signature"])) != 64:
         raise Corrupt("bad-signature", "`signature` is not 64 bytes in base64")
     return document
+
+
+def verifies(keys: Keys, identifier: str, message: bytes, signature: str) -> bool:
+    """Whether `signature`, in base64, is that of `message` by the key `identifier` of `keys`."""
+    key = _public(keys.keys[identifier])
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key.verify(_decode(signature), message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def key_id(public: bytes) -> str:
@@ -197,7 +254,8 @@ def _decode(text: str) -> bytes:
     return data if base64.b64encode(data).decode("ascii") == text else b""
 
 
-def _secret(path: Path) -> Ed25519PrivateKey:
+def secret_key(path: Path) -> Ed25519PrivateKey:
+    """The secret key in the PEM file `path`; raises `Invalid` for another file."""
     kind = _ed25519()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -14,23 +14,33 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ocad_registry import names
 from ocad_registry.digests import check_file, digest_stream
-from ocad_registry.errors import Corrupt
+from ocad_registry.errors import Corrupt, StorageFailed
 from ocad_registry.modes import FOLDER_MODE, GROUP, folder_mode
+from ocad_registry.private import others_write
 from ocad_registry.staging_local import READ, STAGING, LocalStaging, lock_folder, sync_folder
 from ocad_registry.storage import Kind, Payload, Stamp, Waste, duration
+
+if TYPE_CHECKING:
+    from ocad_registry.cache import Cache
 
 _LOCAL = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG})
 """Errors of one file or folder, not of the program or the whole disk."""
 
 
 class LocalStorage:
-    """A `Storage` in the folder `root`, which need not exist before the first write; symlinks below it are refused."""
+    """A `Storage` in the folder `root`, which need not exist before the first write; symlinks below it are refused.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    With `private` every payload file is opened as a copy in the read cache, else only one that others can write.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, private: bool = False) -> None:
+        self._private = private
+        self._cache: Cache | None = None
         self._root = os.fspath(root)
         self._sound: dict[str, Stamp] = {}
         self._base = os.path.abspath(self._root)  # noqa: PTH100 - must not resolve links, and stays a plain string
@@ -143,11 +153,43 @@ class LocalStorage:
         return Path(self._place(path))
 
     def fetch(self, owner: str, path: str, payload: Payload, where: str) -> Path:
-        """The file itself; verified again only when it is not the file last seen."""
+        """The file itself, verified again only when it is not the file last seen; a private copy where others can write it.
+
+        Without one (the read cache failed) it is read in place, unless `private` copies are asked for.
+        """
+        if self._private:
+            return self._copied(owner, path, payload, where)
+        if self._others_write(path):
+            with suppress(StorageFailed):
+                return self._copied(owner, path, payload, where)
         stamp = self.stamp(path)
         if stamp is None or self._sound.get(path) != stamp:
             self.check(path, payload, where)
         return self.local(path)
+
+    def _others_write(self, path: str) -> bool:
+        with suppress(OSError):  # what is absent has a verdict of its own
+            return others_write(self._place(path))
+        return False
+
+    def _copied(self, owner: str, path: str, payload: Payload, where: str) -> Path:
+        """The copy in the read cache, made from one descriptor if it is not there: what is verified is what is opened."""
+
+        def copy(target: Path) -> None:
+            descriptor, _ = self._open(path)
+            try:
+                with target.open("wb") as stream:
+                    digest_stream(descriptor, stream.write)
+            finally:
+                os.close(descriptor)
+
+        if self.kind(path) == "link":
+            raise Corrupt("symlink", f"`{path}` is, or lies behind, a symlink")
+        if self._cache is None:
+            from ocad_registry.cache import Cache
+
+            self._cache = Cache(private=True)
+        return self._cache.file(owner, payload, where, copy)
 
     def check(self, path: str, payload: Payload, where: str) -> None:
         """Reads the whole file."""

@@ -40,7 +40,8 @@ class ObjectStorage:
     Everything may raise `RemoteError` where a file system raises `OSError`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, private: bool = False) -> None:
+        self._private = private
         self._url = url.rstrip("/")
         self._connection: tuple[int, Any, str] | None = None
         self._cache: Cache | None = None
@@ -54,7 +55,7 @@ class ObjectStorage:
     def cache(self) -> Cache:
         """The user's read cache."""
         if self._cache is None:
-            self._cache = Cache()
+            self._cache = Cache(private=self._private)
         return self._cache
 
     def list(self, folder: str) -> dict[str, Kind]:
@@ -170,6 +171,21 @@ class ObjectStorage:
         """Paths of all objects below `folder`, relative to it → seconds since each was written, by this machine's clock."""
         now = time.time()
         return {path: max(0.0, now - (_written(found) or now)) for path, found in self._below(folder).items()}
+
+    def lead(self) -> float:
+        """How many seconds this machine's clock is ahead of the store's at most, by an object that is put there and removed.
+
+        0 where that is refused: whoever may not put may not remove either.
+        """
+        path, begun = f".staging/{uuid4().hex}", time.time()
+        try:
+            self.create(path, b"")
+            written = _written(self._info(path))
+            self.remove(path)
+        except OSError:
+            return 0.0
+        # the store's clock may count whole seconds
+        return max(0.0, begun - written - 1.0) if written else 0.0
 
     def discard(self, path: str) -> bool:
         """Removes the objects at or below `path`."""

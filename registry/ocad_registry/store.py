@@ -23,11 +23,12 @@ from ocad_registry.lifecycle import Lifecycle
 from ocad_registry.listing import Catalogue, Entry, Page, completions
 from ocad_registry.publishing import Artifact, publish
 from ocad_registry.remotes import open_storage
-from ocad_registry.verification import Finding, verify_registry, verify_version
+from ocad_registry.verification import Finding, verify_entries, verify_registry, verify_version
 from ocad_registry.versions import Version, find_undeleted, find_version
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import Draft
+    from ocad_registry.signed_aliases import Signer, Trust
     from ocad_registry.signing import Keys
 
 FORMAT = 1
@@ -44,13 +45,25 @@ Versions = list[Version]
 class Registry(Lifecycle):
     """A registry of models in the folder or at the URL `root` (None: `$OCAD_REGISTRY`, else `./models`).
 
-    Making the object reads and writes nothing. `by` signs alias moves (default: user@host). Every failure is a
-    `RegistryError`; one object may be used by several threads, one registry by any number of processes.
+    Making the object reads and writes nothing. `by` stands in alias moves (default: user@host), the secret `key` signs them.
+    With `keys`, `resolve` answers only versions that one of these signed, and opens private copies of their files; with
+    `signed_aliases` besides, only where entries lead that one of them signed. Every failure is a `RegistryError`; one
+    object may be used by several threads, one registry by any number of processes.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, *, by: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        by: str | None = None,
+        key: str | os.PathLike[str] | None = None,
+        keys: Keys | None = None,
+        signed_aliases: bool = False,
+    ) -> None:
         place = os.fspath(root) if root is not None else os.environ.get("OCAD_REGISTRY") or "models"
-        self._storage = open_storage(place)
+        self._storage = open_storage(place, private=keys is not None)
+        self._key = key
+        self._trust = self._trusting(keys, signed_aliases)
         self._catalogue = Catalogue(self._storage)
         self._by = by
         self._checked = False
@@ -103,7 +116,9 @@ class Registry(Lifecycle):
         with self._failures(f"reading `{reference}`"):
             self._open()
             try:
-                return self._find(wanted)
+                found = self._find(wanted)
+                found.trust = self._trust
+                return found
             except NotFound:
                 if self._storage.kind(wanted.name) is None:
                     raise self._no_model(wanted.name) from None
@@ -183,7 +198,7 @@ class Registry(Lifecycle):
                 self._expect(version.name, alias, expected)
                 return self._entry("promote", version, reason, forced=not passed)
 
-            entry = rows.append(self._storage, version.name, alias, decide)
+            entry = rows.append(self._storage, version.name, alias, decide, self._entry_signer())
             self._give_way(version.version, version.name, alias)
             self._take_along(version.name, alias, reason)
             return entry
@@ -198,7 +213,9 @@ class Registry(Lifecycle):
         names.check_alias(alias)
         with self._failures(f"rolling back `{name}@{alias}`", "nothing was moved"):
             self._open(writing=True)
-            entry = rows.append(self._storage, name, alias, lambda: self._earlier(name, alias, reason))
+            entry = rows.append(
+                self._storage, name, alias, lambda: self._earlier(name, alias, reason), self._entry_signer()
+            )
             self._give_way(cast("str", entry.version), name, alias)
             self._take_along(name, alias, reason)
             return entry
@@ -218,7 +235,7 @@ class Registry(Lifecycle):
 
         with self._failures(f"unsetting `{name}@{alias}`", "nothing was moved"):
             self._open(writing=True)
-            entry = rows.append(self._storage, name, alias, decide)
+            entry = rows.append(self._storage, name, alias, decide, self._entry_signer())
             self._take_along(name, alias, reason)
             return entry
 
@@ -246,30 +263,67 @@ class Registry(Lifecycle):
             self._open()
             return rows.all_current(self._storage, name)
 
-    def verify(self, reference: str | None = None, keys: Keys | None = None) -> Findings:
+    def verify(
+        self, reference: str | None = None, keys: Keys | None = None, *, signed_aliases: bool = False
+    ) -> Findings:
         """Reads every byte of one version, or of the whole registry with its aliases; empty when all is well.
 
-        With `keys`, each version must be signed by one of them (`unsigned`, `bad-signature`).
+        With `keys`, each version must be signed by one of them (`unsigned`, `bad-signature`), with `signed_aliases` each
+        entry of an alias from the first signed one on, and each must follow the one below it.
 
         Raises `NotFound` or `InvalidName` for a reference that leads nowhere; damage is a finding, never an exception.
         """
         if reference is not None:
             version = self.resolve(reference)
             with self._failures(f"verifying `{reference}`"):
-                return verify_version(self._storage, version.name, version.version, keys)
+                found = verify_version(self._storage, version.name, version.version, keys)
+                wanted = names.parse_reference(reference)
+                if keys is not None and signed_aliases and wanted.version is None:
+                    found += verify_entries(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS, keys)
+                return found
         with self._failures("verifying"):
             self._open()
-            return verify_registry(self._storage, self._catalogue, keys)
+            return verify_registry(self._storage, self._catalogue, keys, signed_aliases=signed_aliases)
 
     def _find(self, wanted: names.Reference) -> Version:
         if wanted.version is not None:
             return find_version(self._storage, wanted.name, wanted.version)
-        entry = rows.current(self._storage, wanted.name, wanted.alias or names.DEFAULT_ALIAS)
+        entry = self._current(wanted.name, wanted.alias or names.DEFAULT_ALIAS)
         if entry is not None and entry.version is not None:
+            if self._trust is not None and self._trust.marks is not None:
+                # anybody can write a tombstone: it must not bring an older entry back
+                find_version(self._storage, wanted.name, entry.version)
             return find_undeleted(self._storage, wanted.name, entry.version, entry.metadata_sha256)
         if wanted.alias is not None:
             raise self._no_alias(wanted.name, wanted.alias)
+        if self._trust is not None and self._trust.marks is not None:
+            raise self._no_alias(wanted.name, names.DEFAULT_ALIAS)
         return self._highest(wanted.name)
+
+    def _current(self, name: str, alias: str) -> AliasEntry | None:
+        if self._trust is None or self._trust.marks is None:
+            return rows.current(self._storage, name, alias)
+        from ocad_registry.signed_aliases import current
+
+        return current(self._storage, name, alias, self._trust.keys, self._trust.marks)
+
+    def _trusting(self, keys: Keys | None, aliases: bool) -> Trust | None:
+        if keys is None:
+            return None
+        from ocad_registry.cache import cache_folder
+        from ocad_registry.marks import Marks
+        from ocad_registry.signed_aliases import Trust
+
+        folder = self._storage.local("")
+        place = self._storage.root if folder is None else os.path.realpath(folder)
+        return Trust(keys, Marks(cache_folder(), place) if aliases else None)
+
+    def _entry_signer(self) -> Signer | None:
+        if self._key is None:
+            return None
+        from ocad_registry.signed_aliases import Signer
+
+        return Signer(self._key)
 
     def _no_model(self, name: str) -> NotFound:
         from difflib import get_close_matches
@@ -285,7 +339,8 @@ class Registry(Lifecycle):
         for number in sorted(releases, key=names.version_key, reverse=True):
             try:
                 found = find_version(self._storage, name, number)
-                if self._catalogue.document(found)["passed"]:
+                found.trust = self._trust
+                if self._catalogue.document(found)["passed"] and (self._trust is None or found.manifest.passed):
                     return found
             except (Corrupt, NotFound):
                 continue
@@ -295,7 +350,10 @@ class Registry(Lifecycle):
     def _children_of(self, version: Version) -> Versions:
         from ocad_registry.children import children
 
-        return children(self._storage, self._catalogue.models(), version)
+        found = children(self._storage, self._catalogue.models(), version)
+        for child in found:
+            child.trust = self._trust
+        return found
 
     def _take_along(self, name: str, alias: str, reason: str) -> None:
         from ocad_registry.children import follow
@@ -306,7 +364,7 @@ class Registry(Lifecycle):
             forced = kind == "promote" and child is not None and not child.manifest.passed
             return self._entry(kind, child, reason or f"goes along with `{name}`", forced)
 
-        follow(self._storage, self._catalogue.models(), name, alias, make)
+        follow(self._storage, self._catalogue.models(), name, alias, make, self._entry_signer())
 
     def _promotable(self, version: Version, force: bool) -> Version:
         version.verify()

@@ -74,7 +74,17 @@ class ObjectReceiving:
 
 
 def orphans(storage: ObjectStorage) -> Iterator[Waste]:
-    """What lies under the number of a version that is not deleted, and belongs to no living version."""
+    """What lies under the number of a version that is not deleted, and belongs to no living version.
+
+    What is due by this machine's clock is looked at by the store's, so that a clock that leapt takes nobody's work away.
+    """
+    found = list(_orphans(storage))
+    lead = storage.lead() if any(waste.due for waste in found) else 0.0
+    for waste in found:
+        yield _waste(waste.path, max(0.0, waste.age - lead), waste.reason.partition(",")[0]) if lead else waste
+
+
+def _orphans(storage: ObjectStorage) -> Iterator[Waste]:
     for name, kind in sorted(storage.list("").items()):
         if kind == "folder" and names.is_model(name):
             for version, groups in sorted(_versions(storage, name).items()):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ocad_registry import names
-from ocad_registry.aliases import ALIASES, current, numbers, read_entry
+from ocad_registry.aliases import ALIASES, current, known, numbers, read_entry
 from ocad_registry.errors import Corrupt, NotFound
 from ocad_registry.versions import (
     DELETED,
@@ -44,15 +44,41 @@ class Finding:
         return asdict(self)
 
 
-def verify_registry(storage: Storage, catalogue: Catalogue, keys: Keys | None = None) -> list[Finding]:
-    """The whole registry, by model, version and alias; with `keys`, that one of them signed each version."""
+def verify_registry(
+    storage: Storage, catalogue: Catalogue, keys: Keys | None = None, *, signed_aliases: bool = False
+) -> list[Finding]:
+    """The whole registry, by model, version and alias; with `keys`, that one of them signed each version.
+
+    With `signed_aliases`, also that one of them signed each alias.
+    """
     found = list(_strays(storage, "", _is_root_name))
     models = catalogue.models()
     if models and storage.kind(names.REGISTRY) is None:
         found.append(Finding(names.REGISTRY, "warning", "registry-missing", "it is missing: format 1 is assumed"))
     for name in models:
         found += _readable(name, _verify_model(storage, catalogue, name, keys))
+        if keys is not None and signed_aliases:
+            for alias in known(storage, name):
+                found += verify_entries(storage, name, alias, keys)
     return found
+
+
+def verify_entries(storage: Storage, name: str, alias: str, keys: Keys) -> Iterator[Finding]:
+    """That one of `keys` signed each entry of an alias from the first signed one on, and each follows the one below it."""
+    from ocad_registry.signed_aliases import check, first_signed
+
+    try:
+        taken = numbers(storage, name, alias)
+        first = first_signed(storage, name, alias, taken)
+    except Corrupt as error:
+        yield Finding(f"{name}@{alias}", "error", error.code, error.message)
+        return
+    for place in range(first, len(taken)):
+        try:
+            check(storage, name, alias, taken[: place + 1], keys)
+        except Corrupt as error:
+            if error.code != "bad-alias-entry":  # of which there is a finding in any case
+                yield Finding(f"{name}@{alias}", "error", error.code, error.message)
 
 
 def _readable(reference: str, findings: Iterator[Finding]) -> Iterator[Finding]:

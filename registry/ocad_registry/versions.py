@@ -15,6 +15,7 @@ from ocad_registry.onnx_external import BadOnnxError, external_locations
 
 if TYPE_CHECKING:
     from ocad_registry.manifest import File, Manifest
+    from ocad_registry.signed_aliases import Trust
     from ocad_registry.storage import Storage
 
 METADATA = "metadata.json"
@@ -39,6 +40,19 @@ class Metadata(NamedTuple):
     document: dict[str, Any]
 
 
+class Known(NamedTuple):
+    """A version by the digest of its metadata, as far as a signature says something of it."""
+
+    name: str
+    version: str
+    metadata_sha256: str
+
+    @property
+    def ref(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
 class Version:
     """A living version. `path` costs nothing; `manifest` and `file` read, verify, and raise `Corrupt`.
 
@@ -50,6 +64,8 @@ class Version:
         self.name = name
         self.version = version
         self._pinned = pinned
+        self.trust: Trust | None = None
+        """Whose signature its metadata must have before anything of it is believed."""
 
     def __repr__(self) -> str:
         return f"Version({self.ref!r})"
@@ -78,6 +94,11 @@ class Version:
         with self._failures():
             metadata = read_metadata(self._storage, self.name, self.version)
         self.check_digest(metadata.sha256)
+        if self.trust is not None:
+            from ocad_registry.signing import check_signed
+
+            with self._failures():
+                check_signed(self._storage, Known(self.name, self.version, metadata.sha256), self.trust.keys)
         return metadata
 
     def check_digest(self, sha256: str) -> None:

@@ -22,9 +22,8 @@ from ocad.detection.truth.scoring import score_link
 from ocad.metrics.ranking import average_precision
 from ocad.timeseries.frame import read_frame
 
-LINKS, FILES, SEED = 8, 12, 7
+LINKS, SEED = 8, 7
 TESTBED = ("udp_echo", "ecpri", "lbm", "ccm")
-SENSORS = ("accelerometer1", "accelerometer2", "current", "pressure", "voltage", "volume_flow")
 FITTED_ROWS = 400
 """Rows of a SKAB file that the benchmark's own notebooks fit on."""
 SIMULATED = 301
@@ -93,11 +92,9 @@ def tsn_bridge() -> Task:
 
 
 def nab() -> Task:
-    """Some of NAB's files: its own score / 100, a detection where an alarm begins; fitted on the rows that do not count."""
+    """NAB's files: its own score / 100, a detection where an alarm begins; fitted on the rows that do not count."""
     corpus = {series.name: series for series in read_corpus(find_data("nab").path)}
     rows = pd.concat([_numbered(series) for series in corpus.values()], ignore_index=True)
-    drawn = truth.drawn_links(rows, FILES, 0)
-    rows = rows[rows["endpoint"].isin(drawn)].reset_index(drop=True)
     counted = rows["row"] >= rows["endpoint"].map({name: series.probation for name, series in corpus.items()})
     test = rows[counted].reset_index(drop=True)
     places, names = _places(test), list(dict.fromkeys(test["endpoint"]))
@@ -116,10 +113,9 @@ def nab() -> Task:
 
 
 def skab() -> Task:
-    """Some of SKAB's files: F1 of rows after the 400th, never point-adjusted."""
-    frame = read_frame(find_data("skab"), SENSORS, varying=False).data
-    frame = frame[frame.groupby("endpoint")["label"].transform("max") == 1]
-    frame = frame[frame["endpoint"].isin(truth.drawn_links(frame, FILES, 0))].reset_index(drop=True)
+    """SKAB's files with anomalies, all eight sensors: F1 of rows after the 400th, never point-adjusted."""
+    read = read_frame(find_data("skab"), varying=False)
+    frame = read.data[read.data.groupby("endpoint")["label"].transform("max") == 1].reset_index(drop=True)
     number = frame.groupby("endpoint", sort=False).cumcount()
     train, test = (frame[mask].reset_index(drop=True) for mask in (number < FITTED_ROWS, number >= FITTED_ROWS))
     label, places = test["label"].to_numpy() == 1, _places(test)
@@ -127,7 +123,7 @@ def skab() -> Task:
     def judged(found: Detected) -> Scored:
         return Scored(tuple(_row_counts(label[rows], found.alarm[rows]) for rows in places))
 
-    return Task("skab", "row F1", SENSORS, train, test, judged)
+    return Task("skab", "row F1", read.metrics, train, test, judged)
 
 
 def smd() -> Task:

@@ -16,16 +16,23 @@ from report import machine
 
 from ocad.catalogue import find_data
 from ocad.config import load_config
+from ocad.detection.hold import default_hold
+from ocad.detection.units import ALARM
 from ocad.timeseries.frame import read_frame
 from ocad_subspace.build import build_detector
 from ocad_subspace.config import SubspaceConfig
+from ocad_subspace.detector import SubspaceDetector
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "subspace" / "skab.yaml"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "subspace"
+CONFIG, SHIPPED = CONFIGS / "skab.yaml", CONFIGS / "default.yaml"
 FITTED_ROWS = 400
 TARGET_RATE = 0.13
 BAR_F1, BAR_RATE = 0.80, 0.15
+SHIPPED_F1 = 0.78
+CALIBRATED = 1 / 3
+"""The share of the fitted rows, the newest, that calibrates what is shipped: the proportion of `train` and `validation`."""
 LEVELS = np.arange(-3.0, 9.0, 0.05)
-"""The thresholds to choose from; scores are logarithms of an index that is 2 at its limits."""
+"""The thresholds to choose from; scores are averages of the logarithm of an index that is 2 at its limits."""
 GRID = list(itertools.product([5, 10, 20, 40], [0.5, 0.7, 0.8, 0.9], [1, 10, 20]))
 ALL_METRICS = (
     "accelerometer1",
@@ -116,15 +123,32 @@ def read_files() -> list[pd.DataFrame]:
 
 
 def count(files: Sequence[pd.DataFrame], config: SubspaceConfig) -> Counts:
-    """Fits a detector for each file and counts the alarms after the fitted rows at every level."""
+    """Fits a detector of one span for each file and counts the alarms after the fitted rows at every level."""
     parts = []
     for rows in files:
-        detector = build_detector(config, config.metrics)
+        detector = SubspaceDetector(config.metrics, config.pca)
         detector.fit(rows.iloc[:FITTED_ROWS].drop(columns="label"))
-        scores = detector.raw(rows)[FITTED_ROWS:]
+        scores = next(iter(detector.averages(rows).values()))[FITTED_ROWS:, 0]
         label = rows["label"].to_numpy()[FITTED_ROWS:] == 1
         parts.append([_above(scores[label]), _above(scores[~label]), label.sum(), (~label).sum()])
     return Counts(*(np.array(column, np.int64) for column in zip(*parts, strict=True)))
+
+
+def count_shipped(files: Sequence[pd.DataFrame], config: SubspaceConfig) -> Result:
+    """What is shipped: calibrated on the newest fitted rows, alarms by the level and the hold-down of the product."""
+    hits = false_alarms = anomalous = 0
+    first = round(FITTED_ROWS * (1 - CALIBRATED))
+    for rows in files:
+        seen = rows.drop(columns="label")
+        detector = build_detector(config, config.metrics)
+        detector.fit(seen.iloc[:first])
+        detector.calibrate(seen.iloc[first:FITTED_ROWS])
+        alarm = default_hold().run(detector.score(seen)[FITTED_ROWS:])
+        label = rows["label"].to_numpy()[FITTED_ROWS:] == 1
+        hits, false_alarms = hits + int((alarm & label).sum()), false_alarms + int((alarm & ~label).sum())
+        anomalous += int(label.sum())
+    total = sum(len(rows) - FITTED_ROWS for rows in files)
+    return Result(hits, false_alarms, anomalous, total - anomalous)
 
 
 def _above(scores: NDArray[np.float64]) -> Integers:
@@ -170,9 +194,12 @@ def describe(files: Sequence[pd.DataFrame]) -> str:
     meeting = sum(leave_one_out({name: found})[0].met for name, found in grid.items())
     single = count(files, varied(config, [1], 0.9, 1))
     eight = count(files, config.model_copy(update={"metrics": ALL_METRICS}))
+    default = load_config(SubspaceConfig, SHIPPED, [f"metrics=[{','.join(ALL_METRICS)}]"])
+    shipped = count_shipped(files, default)
     total = Result(result.anomalous, result.normal, result.anomalous, result.normal)
     rows = [
-        result.row("**`subspace`, one configuration, thresholds from the other files**"),
+        shipped.row(f"**`subspace` as shipped, all eight metrics, alarms as shipped (level {ALARM:g})**"),
+        result.row("`subspace`, `skab.yaml`, thresholds from the other files"),
         nested.row("the same, settings too from the other files"),
         leave_one_out({"all": eight})[0].row("with the two temperatures"),
         leave_one_out({"single": single})[0].row("T² and Q of single rows"),
@@ -190,9 +217,16 @@ def describe(files: Sequence[pd.DataFrame]) -> str:
             "| --- | --- | --- | --- |",
             *rows,
             "",
-            f"Bar: F1 ≥ {BAR_F1:.2f} at a false-alarm rate of at most {BAR_RATE:.0%}: {'met' if result.met else 'not met'}"
-            f" ({'met' if nested.met else 'not met'} with the settings chosen on the other files as well; of the "
-            f"{len(GRID)} settings of the grid {meeting} meet it with thresholds from the other files).",
+            f"Bar for what is shipped: F1 ≥ {SHIPPED_F1:.2f} at a false-alarm rate of at most {BAR_RATE:.0%}: "
+            + (
+                "met."
+                if shipped.f1 >= SHIPPED_F1 and shipped.rate <= BAR_RATE
+                else f"missed by {SHIPPED_F1 - shipped.f1:.3f}."
+            ),
+            "",
+            f"Bar for `skab.yaml`: F1 ≥ {BAR_F1:.2f} at a false-alarm rate of at most {BAR_RATE:.0%}: "
+            f"{'met' if result.met else 'not met'} ({'met' if nested.met else 'not met'} with the settings chosen on the other "
+            f"files as well; of the {len(GRID)} settings of the grid {meeting} meet it with thresholds from the other files).",
             "",
             "Chosen on the other files: "
             + "; ".join(f"{name} ({times} files)" for name, times in chosen.items())

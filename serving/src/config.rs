@@ -9,10 +9,11 @@ use clap::Parser;
 use crate::error::{Error, Result};
 use crate::infer::Fallback;
 use crate::registry::cache::Cache;
+use crate::registry::marks::Marks;
 use crate::registry::objects::Objects;
 use crate::registry::remote;
-use crate::registry::signatures::Keys;
-use crate::registry::store::{Folder, Store};
+use crate::registry::signatures::Trust;
+use crate::registry::store::{Copies, Folder, Store};
 
 const AFTER: &str = "Each flag is an environment variable too: `--max-queue` is `OCAD_SERVER_MAX_QUEUE`.";
 
@@ -102,10 +103,20 @@ pub struct Config {
     /// File with the bearer token that clients must send
     #[arg(long, env = "OCAD_SERVER_TOKEN_FILE", hide_env = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Serve only versions that a key of `--keys` has signed
-    #[arg(long, env = "OCAD_SERVER_REQUIRE_SIGNATURE", hide_env = true, requires = "keys")]
-    pub require_signature: bool,
-    /// File with the public keys whose signatures count
+    /// Serve only versions that a key of `--keys` has signed; with `=aliases` where signed aliases lead
+    #[arg(
+        long,
+        env = "OCAD_SERVER_REQUIRE_SIGNATURE",
+        hide_env = true,
+        requires = "keys",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "versions",
+        value_parser = required,
+        value_name = "WHAT"
+    )]
+    pub require_signature: Option<Required>,
+    /// File with the public keys whose signatures count; it is read again at each look
     #[arg(long, env = "OCAD_SERVER_KEYS", hide_env = true, requires = "require_signature", value_name = "FILE")]
     pub keys: Option<PathBuf>,
     /// Folder for digest verdicts, else `~/.cache/ocad-server`
@@ -128,8 +139,9 @@ impl Config {
 
     /// The place of the registry.
     pub fn store(&self) -> Result<Box<dyn Store>> {
+        let always = self.require_signature.is_some();
         if let Some(url) = self.registry.to_str().filter(|_| remote::is_url(&self.registry)) {
-            return Ok(Box::new(Objects::new(remote::open(url)?, Cache::of_user()?)?));
+            return Ok(Box::new(Objects::new(remote::open(url)?, Cache::of_user()?, always)?));
         }
         if !self.registry.is_dir() {
             return Err(Error::Unavailable(format!(
@@ -137,12 +149,31 @@ impl Config {
                 self.registry.display()
             )));
         }
-        Ok(Box::new(Folder::new(self.registry.clone())))
+        // without signatures, a user without a folder for copies reads in place
+        let copies = match Cache::of_user() {
+            Ok(cache) => Some(Copies { cache, always }),
+            Err(cause) if always => return Err(cause),
+            Err(_) => None,
+        };
+        Ok(Box::new(Folder::new(self.registry.clone(), copies)))
     }
 
-    /// The keys that must have signed what is served; `None` where signatures are not asked for.
-    pub fn trusted(&self) -> Result<Option<Keys>> {
-        self.keys.as_deref().filter(|_| self.require_signature).map(Keys::read).transpose()
+    /// What must be signed; `None` where nothing must.
+    pub fn trust(&self) -> Result<Option<Trust>> {
+        let (Some(keys), Some(required)) = (&self.keys, self.require_signature) else { return Ok(None) };
+        let marks = match required {
+            Required::Versions => None,
+            Required::Aliases => Some(Marks::new(Cache::of_user()?.root(), &self.place())),
+        };
+        Trust::read(keys, marks).map(Some)
+    }
+
+    /// The registry by one name, however it was given: a real path, or a URL.
+    fn place(&self) -> String {
+        if remote::is_url(&self.registry) {
+            return self.registry.display().to_string().trim_end_matches('/').to_owned();
+        }
+        self.registry.canonicalize().unwrap_or_else(|_| self.registry.clone()).display().to_string()
     }
 
     /// The file of the digest verdicts; `None` where there is no folder for it.
@@ -169,6 +200,24 @@ impl Config {
     /// The answers for models without a version.
     pub fn fallbacks(&self) -> Result<HashMap<String, Fallback>> {
         self.defaults.iter().map(|text| fallback(text)).collect()
+    }
+}
+
+/// What must be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// The versions.
+    Versions,
+    /// The versions, and the entries of aliases.
+    Aliases,
+}
+
+/// `versions` or `aliases`; `true`, as an environment variable may say, for the first.
+fn required(text: &str) -> Result<Required, &'static str> {
+    match text {
+        "versions" | "true" | "1" => Ok(Required::Versions),
+        "aliases" => Ok(Required::Aliases),
+        _ => Err("write `--require-signature` or `--require-signature=aliases`"),
     }
 }
 

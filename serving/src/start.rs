@@ -119,7 +119,7 @@ pub fn assemble(config: &Config, runtime: Runtime) -> Result<App> {
         most: Most { input: config.max_body_mb << 20, output: config.client_memory_mb << 20 },
     };
     let verdicts = Verdicts::open(config.verdicts());
-    let catalog = Catalog::new(config.store()?, config.trusted()?, verdicts, factory, config.lazy_mb << 20);
+    let catalog = Catalog::new(config.store()?, config.trust()?, verdicts, factory, config.lazy_mb << 20);
     Ok(App {
         catalog: Arc::new(catalog),
         metrics,

@@ -11,6 +11,7 @@ use object_store::path::Path as Key;
 use ocad_server::registry::cache::Cache;
 use ocad_server::registry::digest::Verdicts;
 use ocad_server::registry::index::{self, Index, Listed, Reader};
+use ocad_server::registry::marks::{Mark, Marks};
 use ocad_server::registry::names;
 use ocad_server::registry::objects::Objects;
 use ocad_server::registry::refusal::{Kind, Read, Refusal};
@@ -63,7 +64,7 @@ fn set_up(root: &Path, step: &Value) {
 }
 
 fn model(store: &dyn Store, name: &str) -> Read<Index> {
-    Index::read(Reader { store, keys: None }, name, None)
+    Index::read(Reader { store, keys: None, marks: None }, name, None)
 }
 
 /// The version that `reference` leads to, and whether it can be read through it.
@@ -178,6 +179,7 @@ impl Case {
             assert_eq!(resolve(store, reference, true), *wanted, "{name}: alias {reference}");
         }
         self.check_signed(store);
+        self.check_signed_aliases(store);
         let lines = list(store);
         let shown: Vec<Value> = lines.iter().map(|line| line.shown.clone()).collect();
         assert_eq!(Value::from(shown), expected["list"], "{name}: list");
@@ -196,12 +198,39 @@ impl Case {
         let keys = Keys::read(&vectors().join(&self.name).join("keys.pem")).unwrap();
         for (reference, wanted) in signed {
             let (name, version) = reference.split_once('@').unwrap();
-            let index = Index::read(Reader { store, keys: Some(&keys) }, name, None).unwrap();
+            let index = Index::read(Reader { store, keys: Some(&keys), marks: None }, name, None).unwrap();
             let verdict = match &index.versions[&names::version(version).unwrap()] {
                 Listed::Readable(_) => Value::Null,
                 Listed::Broken(refusal) => refusal.kind.name().into(),
             };
             assert_eq!(verdict, *wanted, "{}: signed {reference}", self.name);
+        }
+    }
+}
+
+impl Case {
+    /// Where aliases lead whose entries must be signed, after what was seen of them before; twice, as looks go on.
+    fn check_signed_aliases(&self, store: &dyn Store) {
+        let Some(led) = self.expected["signed_aliases"].as_object() else { return };
+        let keys = Keys::read(&vectors().join(&self.name).join("keys.pem")).unwrap();
+        let seen = tempfile::tempdir().unwrap();
+        let marks = Marks::new(seen.path(), "here");
+        for (reference, mark) in self.expected["seen"].as_object().unwrap() {
+            let (name, alias) = reference.split_once('@').unwrap();
+            let digest = mark["sha256"].as_str().unwrap().to_owned();
+            marks.keep(name, alias, &Mark { number: mark["number"].as_u64().unwrap(), digest }).unwrap();
+        }
+        let reader = Reader { store, keys: Some(&keys), marks: Some(&marks) };
+        let look = |name: &str, before: Option<&Index>| Index::read(reader, name, before).unwrap();
+        for (reference, wanted) in led {
+            let (name, alias) = reference.split_once('@').map_or((reference.as_str(), None), |(n, a)| (n, Some(a)));
+            let selector = alias.map(|alias| names::selector(alias).unwrap());
+            let first = look(name, None);
+            for index in [look(name, Some(&first)), first] {
+                let found = index.resolve(selector.as_ref()).map(|target| target.version.to_string());
+                let found = found.map_or_else(|refusal| json!({"error": refusal.kind.name()}), Value::from);
+                assert_eq!(found, *wanted, "{}: signed {reference}", self.name);
+            }
         }
     }
 }
@@ -217,7 +246,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn golden_vectors() {
     for case in cases() {
-        case.check(&Folder::new(case.root()));
+        case.check(&Folder::new(case.root(), None));
     }
 }
 
@@ -229,7 +258,7 @@ fn golden_vectors_in_an_object_store() {
         runtime.block_on(upload(&bucket, &case.root(), &Key::from("team/models")));
         let place = Place { url: "s3://bucket/team/models".into(), store: bucket, root: Key::from("team/models") };
         let cache = Cache::new(case.folder.path().join("cache"), u64::MAX);
-        case.check(&Objects::new(place, cache).unwrap());
+        case.check(&Objects::new(place, cache, false).unwrap());
     }
 }
 

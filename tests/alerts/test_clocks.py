@@ -72,6 +72,25 @@ def test_a_leap_of_time_costs_no_loop(make_manager: ManagerMaker, told: Told, le
     assert [notice["status"] for notice in told()] == ["firing", "firing"]
 
 
+@pytest.mark.parametrize("ahead_s", [2_700, 86_400 * 365 * 100, 86_400 * 365 * 7_900])
+@pytest.mark.parametrize("seen", ["an incident", "time alone"])
+def test_the_future_of_an_earlier_run_silences_nothing(
+    make_manager: ManagerMaker, told: Told, ahead_s: int, seen: str
+) -> None:
+    """45 minutes to the year 9999, killed before it was told: what comes after the restart is told at its own time."""
+    first = make_manager(group_by=["family"])
+    first.tick(at(0))
+    first.observe(incident("a", ahead_s if seen == "an incident" else 0))
+    first.tick(at(ahead_s))
+    first.close()
+    again = make_manager(group_by=["family"])
+    for second in range(100, 200, 5):
+        again.tick(at(second))
+        if second == 105:
+            again.observe(incident("b", 100))
+    assert [notice["at"][11:19] for notice in told() if notice["endpoint"] == "b"] == ["00:02:15"]
+
+
 def test_what_waits_is_told_at_the_end(make_manager: ManagerMaker, told: Told) -> None:
     heard: list[dict[str, Any]] = []
     manager = make_manager(options={"raised": heard.append}, group_wait_s=3600)

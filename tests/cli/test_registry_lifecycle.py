@@ -114,6 +114,21 @@ def test_sign_and_verify(run: CommandLine, ocad: CommandLine, work: Path) -> Non
     assert run("verify", "--keys", "release.pem.pub").code == 2
 
 
+@pytest.mark.parametrize("command", ["predict", "detect"])
+def test_models_that_nobody_signed_are_not_asked(run: CommandLine, ocad: CommandLine, work: Path, command: str) -> None:
+    assert ocad("registry", "keygen", "release.pem").code == 0
+    (work / "rows.csv").write_text("timestamp_us,delay_us\n1,2\n", encoding="ascii")
+    asked = (command, "m@1.1.0", "--data", "rows.csv", "--keys", "release.pem.pub", "--registry", "lifecycle")
+    refused = ocad(*asked, "--require-signature")
+    assert (refused.code, "is not signed by" in refused.err) == (3, True), refused.err
+    assert run("sign", "m@1.1.0", "--key", "release.pem").code == 0
+    assert "is not signed by" not in ocad(*asked, "--require-signature").err
+    assert run("promote", "m@1.1.0", "production", "--key", "release.pem").code == 0
+    assert run("verify", "m", "--require-signature=aliases", "--keys", "release.pem.pub").code == 0
+    assert run("promote", "m@1.0.0", "production").code == 3
+    assert ocad(*asked).code == 2, "keys without the flag"
+
+
 @pytest.mark.parametrize("given", ["release.pem", "weights.bin", "none.pem"])
 def test_only_public_keys_are_trusted_and_only_secret_ones_sign(
     run: CommandLine, ocad: CommandLine, given: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -219,12 +220,51 @@ def test_a_busy_server_is_asked_again_and_not_for_ever(registry: Registry) -> No
     assert not thread.is_alive(), "the predictor asked fewer than 3 times"
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"outputs": [{"name": "y"}]}', b'{"outputs": 1}'])
+def an_output(**changes: object) -> bytes:
+    output = {"name": "y", "datatype": "FP32", "shape": [0], "parameters": {"binary_data_size": 0}} | changes
+    return json.dumps({"outputs": [output]}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"<html>",
+            b"[]",
+            b'{"outputs": [{"name": "y"}]}',
+            b'{"outputs": 1}',
+            b'{"outputs": [null]}',
+            b"\xff\xfe\x00",
+        ),
+        *(b"[" * 20_000, b'{"outputs": [], "parameters": [1]}', b'{"outputs": [], "parameters": "x"}'),
+        *(an_output(shape=[2**70]), an_output(shape=[-1, -1]), an_output(shape=["x"]), an_output(datatype=[1])),
+        an_output(parameters={"binary_data_size": math.inf}),
+    ],
+)
 def test_an_answer_of_something_else(registry: Registry, body: bytes) -> None:
     url, _ = answering(http_answer("200 OK", body))
     predictor = RemotePredictor(url, registry.resolve("scale@1.0.0"), retries=0)
     with pytest.raises(ServerError, match=r"answers no inference for `scale@1\.0\.0`"):
         predictor.predict(np.ones((1, 2), np.float32))
+
+
+def test_an_output_of_another_type_is_refused(registry: Registry) -> None:
+    version = registry.resolve("scale@1.0.0")
+    digest = f'"parameters": {{"metadata_sha256": "{version.metadata_sha256}"}}'
+    body = b"{" + digest.encode() + b", " + an_output(datatype="INT64")[1:]
+    url, _ = answering(http_answer("200 OK", body))
+    with pytest.raises(ServerError, match="answers the output `y` in another type"):
+        RemotePredictor(url, version, retries=0).predict(np.ones((1, 2), np.float32))
+
+
+def test_what_a_server_says_is_cut_and_harmless(registry: Registry) -> None:
+    """A page of text, colours and forged lines, and a wait that is no number."""
+    said = json.dumps({"error": "\x1b[31mno\nerror: forged " + "A" * 10_000}).encode()
+    url, _ = answering(*[http_answer("503 Busy", said, "Retry-After: nan")] * 2)
+    with pytest.raises(ServerError) as caught:
+        RemotePredictor(url, registry.resolve("scale@1.0.0"), retries=1).predict(np.ones((1, 2), np.float32))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 500
 
 
 def test_a_left_out_output(registry: Registry) -> None:

@@ -17,7 +17,7 @@ from tests.golden import (  # noqa: F401 - they fill CASES
     registry_object_cases,
 )
 from tests.golden.registry_case import CASES, Case
-from tests.golden.registry_signature_cases import signatures  # noqa: F401 - it too
+from tests.golden.registry_signature_cases import signatures, signed_aliases  # noqa: F401 - they too
 
 HERE = Path(__file__).resolve().parent / "registry"
 

@@ -63,7 +63,7 @@ class Case:
         self.raw(ref, text(document))
         return document
 
-    def entry(self, alias: str, number: int, target: str | None, kind: str = "promote", **changes: Any) -> None:
+    def entry(self, alias: str, number: int, target: str | None, /, kind: str = "promote", **changes: Any) -> None:
         """An alias entry; `alias` and `target` are references."""
         name, _, label = alias.partition("@")
         fields = {

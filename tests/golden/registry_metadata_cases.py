@@ -188,6 +188,7 @@ def bad_manifest(c: Case) -> None:
         {"files": [{"path": "a", "role": "weights", "size": 1.0, "sha256": "0" * 64, "media_type": ""}]},
         {"files": [{"path": "a", "role": "weights", "size": 1, "sha256": "A" * 64, "media_type": ""}]},
         {"files": [{"path": "a", "role": "onnx", "size": 1, "sha256": "0" * 64, "media_type": ""}], "parity": None},
+        {"format": 2**64},
     ]
     for number, change in enumerate(changes):
         c.raw(f"m@1.{number}.0", text(manifest(f"m@1.{number}.0", 1, {}) | change))

@@ -15,6 +15,7 @@ from tests.monitoring.conftest import session_of
 from tests.monitoring.test_monitoring import lines_of, run
 
 from ocad.detection.alerts.rules import SEVERITIES
+from ocad.detection.clocks import StreamClock
 from ocad.detection.following import Follower, StateFile, follow
 from ocad.detection.incidents import Incident
 from ocad.errors import DataError, UsageError
@@ -56,6 +57,21 @@ def test_a_restart_from_the_file_tells_what_no_restart_would_have_told(
     second = follower_of(folder)
     assert StateFile(path, OWNER, second, pytest.fail).restore()
     assert before + told(second, lines[cut:]) == expected
+
+
+def test_a_state_from_the_future_is_begun_anew(folder: Path, lines: list[str], tmp_path: Path) -> None:
+    """A clock that was a century ahead, and the state that it left, must not make every later row late."""
+    expected = told(follower_of(folder), lines)
+    path = tmp_path / "state.json"
+    ahead = follower_of(folder)
+    ahead.clock = StreamClock(max_ahead_s=1e11)
+    list(follow([line.replace("2026-", "2126-") for line in lines[:100]], ahead, pytest.fail))
+    assert StateFile(path, OWNER, ahead, pytest.fail).save()
+    after, notes = follower_of(folder), list[str]()
+    assert StateFile(path, OWNER, after, pytest.fail).restore()
+    news = [(after.news(one.incident), one.incident) for _, one in follow(lines, after, notes.append) if one.incident]
+    assert [found for found in news if found[0]] == expected
+    assert notes == ["the state is ahead of this machine's clock: all endpoints are followed anew"]
 
 
 def test_rows_that_come_again_after_a_restart_are_refused(folder: Path, lines: list[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ocad_registry import Registry, RegistryError, Version
+from ocad_registry.marks import Mark, Marks
 from ocad_registry.signing import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +62,7 @@ def test_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
     assert contents(tmp_path) == contents(VECTORS)
 
 
-def test_reader_agrees(golden: Golden) -> None:
+def test_reader_agrees(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer of one case: resolution, list, reading, aliases, verification, queries."""
     registry, expected = golden.registry, golden.expected
     if expected["open"]:
@@ -77,6 +79,16 @@ def test_reader_agrees(golden: Golden) -> None:
     if signed := expected.get("signed"):
         keys = Keys.read(golden.keys)
         assert {ref: caught(lambda ref=ref: registry.check_signed(ref, keys)) for ref in signed} == signed  # type: ignore[misc]
+    if led := expected.get("signed_aliases"):
+        keys, cache = Keys.read(golden.keys), tmp_path / "cache"
+        monkeypatch.setenv("OCAD_CACHE", str(cache))
+        root = golden.registry.root
+        marks = Marks(cache, root if "://" in root else os.path.realpath(root))
+        for alias, entry in expected["seen"].items():
+            marks.keep(alias.partition("@")[0], alias.partition("@")[2], Mark(**entry))
+        trusting = Registry(root, keys=keys, signed_aliases=True)
+        assert {reference: resolved(trusting, reference) for reference in led} == led
+        assert {reference: resolved(trusting, reference) for reference in led} == led, "a second look"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

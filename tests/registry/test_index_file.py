@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,9 +147,70 @@ def test_a_file_that_is_broken_is_replaced(registry: Registry, publish: Publishe
     assert integrity(registry.root) == "ok"
 
 
+def damaged(whole: bytes, seed: int) -> bytes:
+    """`whole` with bits turned, bytes overwritten, pages swapped, cleared or cut off."""
+    chance, data, pages = random.Random(seed), bytearray(whole), len(whole) // 4096
+    place, page, other = chance.randrange(len(data)), 4096 * chance.randrange(pages), 4096 * chance.randrange(pages)
+    match seed % 5:
+        case 0:
+            data[place] ^= 1 << chance.randrange(8)
+        case 1:
+            data[place : place + 64] = chance.randbytes(len(data[place : place + 64]))
+        case 2:
+            data[page : page + 4096], data[other : other + 4096] = data[other : other + 4096], data[page : page + 4096]
+        case 3:
+            data[page : page + 4096] = bytes(4096)
+        case _:
+            del data[place:]
+    return bytes(data)
+
+
+def test_what_somebody_else_wrote_into_the_file_is_not_believed(registry: Registry, publish: Publisher) -> None:
+    """Wherever the damage lies, and whatever sqlite makes of it: every answer is that of a new index."""
+    for number in range(12):
+        publish(metrics={"skill": number / 12}, params={"rate": number}, description="d" * number)
+
+    def answers(reader: Registry) -> list[Any]:
+        asked = ("metrics.skill > 0.3", "params.rate = 7", "description like '%dd%'", "passed = true")
+        found: list[Any] = [[entry.ref for entry in reader.query(text)] for text in asked]
+        return [*found, [entry.to_json() for entry in reader.list()], reader.describe("tcn-udp_echo@1.5.0")]
+
+    expected = answers(registry)
+    place = index_file(registry.root)
+    whole = place.read_bytes()
+    for seed in range(60):
+        place.write_bytes(damaged(whole, seed))
+        assert answers(Registry(registry.root)) == expected, seed
+    place.write_bytes(whole)  # an older one that was put back, whole
+    publish()
+    assert len(registry.list()) == 13
+
+
+def test_a_row_that_is_not_what_was_written_is_read_anew(registry: Registry, publish: Publisher) -> None:
+    """As where the disk, and nobody's program, has changed it: the file's times tell nothing."""
+    ref = publish(description="true").ref
+    before = [entry.to_json() for entry in registry.list()]
+    for change in ("UPDATE version SET task = 'other'", "UPDATE document SET json = replace(json, 'true', 'fool')"):
+        registry.describe(ref)
+        place = index_file(registry.root)
+        marked = place.stat()
+        connection = sqlite3.connect(place)
+        connection.execute(change)
+        connection.commit()
+        connection.close()
+        os.utime(place, ns=(marked.st_atime_ns, marked.st_mtime_ns))
+        assert [entry.to_json() for entry in Registry(registry.root).list()] == before
+        assert Registry(registry.root).describe(ref)["description"] == "true"
+
+
 @pytest.mark.parametrize("obstacle", ["a file in the way", "a folder in its place", "no home"])
 def test_where_no_file_can_be_kept_the_answer_is_the_same(
-    registry: Registry, publish: Publisher, cache: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
+    registry: Registry,
+    publish: Publisher,
+    cache: Path,
+    obstacle: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     refs = [publish().ref for _ in range(2)][::-1]
     if obstacle == "a file in the way":
@@ -162,6 +224,7 @@ def test_where_no_file_can_be_kept_the_answer_is_the_same(
     assert [entry.ref for entry in registry.list()] == refs
     refs.insert(0, publish().ref)
     assert [entry.ref for entry in registry.query("params.k is null")] == refs
+    assert [record.getMessage()[:22] for record in caplog.records] == ["no query index is kept"], "told once"
 
 
 def no_home(_class: type[Path]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -138,6 +139,31 @@ def test_any_text_is_a_query_or_refused(text: str) -> None:
         answer = error.exit_code == 2 and bool(error.hint)
         assert answer
     assert isinstance(answer, bool)
+
+
+@given(st.text("ab%_", max_size=8), st.text("ab\n", max_size=8))
+@example("%a_%_b%", "aab")
+@example("a%", "a")
+@example("", "")
+@example("a%a", "a")
+def test_like_means_its_regular_expression(pattern: str, value: str) -> None:
+    regular = "".join({"%": ".*", "_": "."}.get(character, character) for character in pattern)
+    expected = re.fullmatch(regular, value, re.DOTALL) is not None
+    assert holds(f"description like {quote(pattern)}", description=value) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("%a" * 4_000 + "%b", "a" * 1_000_000),
+        ("%" + "a" * 9_000 + "b%", "a" * 1_000_000),
+        ("%" + "a_" * 500 + "b%", "a" * 100_000),
+        ("%a_" * 3_000 + "b", "a" * 100_000),
+    ],
+)
+def test_like_takes_no_longer_for_a_pattern_that_nearly_fits_everywhere(pattern: str, text: str) -> None:
+    """Read as a regular expression each takes longer than anybody waits."""
+    assert not holds(f"description like {quote(pattern)}", description=text)
 
 
 @given(strings, strings)

@@ -16,6 +16,7 @@ from ocad.cli.mapping import mapping_options
 from ocad.cli.options import open_session, registry_option, zone_named
 from ocad.cli.output import emit, output_options, table
 from ocad.cli.sensitivity import AskedRule, sensitivity_options
+from ocad.cli.signatures import Signatures, SignedCommand, signature_options
 from ocad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Rating:
     zone: tzinfo
 
 
-@click.command()
+@click.command(cls=SignedCommand)
 @click.argument("reference", shell_complete=completing.references)
 @click.option(
     "--data",
@@ -72,6 +73,7 @@ class Rating:
     metavar="PORT",
     help="With `--follow`: answer Prometheus at 127.0.0.1:PORT/metrics; 0 for a free one.",
 )
+@signature_options
 @registry_option
 @output_options
 def detect(
@@ -89,6 +91,7 @@ def detect(
     max_ahead: float,
     metrics_port: int | None,
     asked_rule: AskedRule,
+    signatures: Signatures,
     registry: str | None,
 ) -> None:
     """Find incidents in the data with the version REFERENCE; a higher score is more anomalous.
@@ -105,7 +108,7 @@ def detect(
         raise UsageError(f"`--output` names `{output.name}`", "scores are a parquet file: end its name in `.parquet`")
     if metrics_port is not None and not live:
         raise UsageError("`--metrics-port` needs `--follow`", "a file is detected and done")
-    session = open_session(registry)
+    session = open_session(registry, signatures)
     version = session.registry.resolve(reference)
     from ocad.detection.alerts import project_settings
 

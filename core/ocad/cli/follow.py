@@ -25,6 +25,7 @@ from ocad.detection.lines import WAIT_S, Stop, lines_until_stopped
 from ocad.detection.remote import ServerError
 from ocad.detection.served import Patient
 from ocad.detection.wording import incident_line
+from ocad.errors import printable_json
 from ocad.monitoring import open_watch
 from ocad.timeseries.rows import RowReader
 
@@ -121,8 +122,7 @@ class _Live:
             incident = rated(incident, moment, self.rating.settings)
         if news and wants("--json"):
             told = {"news": news, **incident.to_json()}
-            line = json.dumps(told, ensure_ascii=False)
-            self.out.tell(line if line.isprintable() else json.dumps(told))
+            self.out.tell(printable_json(json.dumps(told, ensure_ascii=False)))
         elif news:
             self.out.tell(f"{news}: {incident_line(incident, self.rating.zone)}")
 

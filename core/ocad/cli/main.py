@@ -41,6 +41,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command = getattr(import_module(f"ocad.cli.{cmd_name}"), cmd_name)
+        import_module("ocad.cli.output").tell_warnings()
         assert isinstance(command, click.Command)
         return command
 

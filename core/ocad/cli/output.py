@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ocad.errors import printable
+from ocad.errors import printable, printable_json, printable_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,9 +33,9 @@ def wants(flag: str) -> bool:
 def emit(value: object, text: str | Callable[[], str] = "") -> None:
     """Prints `value` as JSON under `--json`, else `text` (called only when needed)."""
     if wants("--json"):
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+        click.echo(printable_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)))
     else:
-        click.echo(text() if callable(text) else text)
+        click.echo(printable_lines(text() if callable(text) else text))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -59,10 +59,22 @@ def note(message: str) -> None:
     click.echo(printable(message), err=True)
 
 
+def tell_warnings() -> None:
+    """Lets what is logged reach stderr as `note` writes it, where nobody else listens."""
+    import logging
+
+    class LastResort(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    logging.lastResort = LastResort(logging.WARNING)
+
+
 def fail(code: str, message: str, hint: str) -> None:
     """A failure: `{"error": …}` on stdout under `--json`, else one line on stderr."""
     if wants("--json"):
-        click.echo(json.dumps({"error": {"code": code, "message": message, "hint": hint}}, ensure_ascii=False))
+        told = {"error": {"code": code, "message": message, "hint": hint}}
+        click.echo(printable_json(json.dumps(told, ensure_ascii=False)))
     else:
         click.echo(printable(f"error: {message}" + (f": {hint}" if hint else "")), err=True)
 

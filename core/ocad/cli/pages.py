@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ocad.cli.output import table
+from ocad.errors import printable
 
 MATTER = (
     "auc", "gauc", "logloss", "normalized_entropy", "average_precision", "ece", "truth_error", "brier", "val_auc",
@@ -46,16 +47,17 @@ def describe_version(document: Mapping[str, Any]) -> str:
     plugin = document["plugin"]
     lines = [f"{reference}  {'passed' if document['passed'] else 'did not pass'}{f'  ({aliases})' if aliases else ''}"]
     if document.get("description"):
-        lines.append(document["description"])
+        lines.append(" ".join(document["description"].split()))
     metric = f" of `{document['metric']}`" if document.get("metric") else ""
-    lines += ["", f"task     {document['task']}{metric}, by the plugin {plugin['name']} {plugin['version']}".rstrip()]
+    made = f"task     {document['task']}{metric}, by the plugin {plugin['name']} {plugin['version']}".rstrip()
+    lines += ["", printable(made)]
     lines.append(f"created  {document['created_at']}")
     if data := document.get("data"):
         splits = ", ".join(f"{part} {rows}" for part, rows in data["splits"].items())
         counted = f"{data['rows']} rows ({splits})" if splits else f"{data['rows']} rows"
-        lines.append(f"data     {data['name']}: {counted}, fingerprint {data['fingerprint'][:12]}")
-    lines += [f"parent   {parent['ref']}" for parent in document.get("parents", ())]
-    lines.append(f"path     {document['path']}")
+        lines.append(printable(f"data     {data['name']}: {counted}, fingerprint {data['fingerprint'][:12]}"))
+    lines += [printable(f"parent   {parent['ref']}") for parent in document.get("parents", ())]
+    lines.append(printable(f"path     {document['path']}"))
     lines += ["", *evidence(document.get("gates", ()), document.get("parity"), document["metrics"], reference)]
     if files := document.get("files"):
         lines += ["", table(("file", "role", "bytes"), [(one["path"], one["role"], one["size"]) for one in files])]

@@ -10,9 +10,10 @@ from ocad.cli import completing
 from ocad.cli.mapping import mapping_options
 from ocad.cli.options import open_session, registry_option
 from ocad.cli.output import emit, output_options
+from ocad.cli.signatures import Signatures, SignedCommand, signature_options
 
 
-@click.command()
+@click.command(cls=SignedCommand)
 @click.argument("reference", shell_complete=completing.references)
 @click.option(
     "--data",
@@ -22,9 +23,10 @@ from ocad.cli.output import emit, output_options
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write the predictions to this parquet file.")
 @mapping_options()
+@signature_options
 @registry_option
 @output_options
-def predict(reference: str, data: str, output: Path | None, registry: str | None) -> None:
+def predict(reference: str, data: str, output: Path | None, signatures: Signatures, registry: str | None) -> None:
     """Ask the version REFERENCE for a prediction for every row of the data that it can answer."""
     from ocad.errors import UsageError
     from ocad.versions import predict_file
@@ -32,7 +34,7 @@ def predict(reference: str, data: str, output: Path | None, registry: str | None
     if output and output.suffix != ".parquet":
         hint = "predictions are a parquet file: end its name in `.parquet`"
         raise UsageError(f"`--output` names `{output.name}`", hint)
-    session = open_session(registry)
+    session = open_session(registry, signatures)
     version = session.registry.resolve(reference)
     frame = predict_file(version, session, data)
     answer: dict[str, object] = {"rows": len(frame), "output": str(output) if output else None, "ref": version.ref}

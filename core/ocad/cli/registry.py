@@ -11,10 +11,10 @@ from ocad.cli.listing import Listing, listing_options, show_listing
 from ocad.cli.options import existing_registry, registry_option
 from ocad.cli.output import emit, note, output_options, table
 from ocad.cli.pages import describe_version
+from ocad.cli.signatures import Signatures, SignedCommand, key_option, signature_options
 
 if TYPE_CHECKING:
     from ocad_registry import AliasEntry, Registry
-    from ocad_registry.signing import Keys
 
 
 @click.group()
@@ -62,11 +62,20 @@ def show(reference: str, registry: str | None) -> None:
 @click.option("--force", is_flag=True, help="Promote although the version did not pass; needs --reason.")
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
 @click.option("--expect", metavar="VERSION", help="Fail unless the alias points at this version now.")
+@key_option
 @registry_option
 @output_options
-def promote(reference: str, alias: str, force: bool, reason: str, expect: str | None, registry: str | None) -> None:
+def promote(
+    reference: str,
+    alias: str,
+    force: bool,
+    reason: str,
+    expect: str | None,
+    key: str | None,
+    registry: str | None,
+) -> None:
     """Point ALIAS at the version REFERENCE."""
-    store = existing_registry(registry)
+    store = existing_registry(registry, key)
     entry = store.promote(reference, alias, force=force, reason=reason, expect=expect)
     _moved(store, reference.partition("@")[0], alias, entry)
 
@@ -75,11 +84,12 @@ def promote(reference: str, alias: str, force: bool, reason: str, expect: str | 
 @click.argument("name", shell_complete=completing.models)
 @click.argument("alias", shell_complete=completing.aliases)
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
+@key_option
 @registry_option
 @output_options
-def rollback(name: str, alias: str, reason: str, registry: str | None) -> None:
+def rollback(name: str, alias: str, reason: str, key: str | None, registry: str | None) -> None:
     """Point ALIAS of the model NAME at the version that was live before; again goes one further back."""
-    store = existing_registry(registry)
+    store = existing_registry(registry, key)
     _moved(store, name, alias, store.rollback(name, alias, reason=reason))
 
 
@@ -87,11 +97,12 @@ def rollback(name: str, alias: str, reason: str, registry: str | None) -> None:
 @click.argument("name", shell_complete=completing.models)
 @click.argument("alias", shell_complete=completing.aliases)
 @click.option("--reason", default="", help="Why; stays in the alias's history.")
+@key_option
 @registry_option
 @output_options
-def unset(name: str, alias: str, reason: str, registry: str | None) -> None:
+def unset(name: str, alias: str, reason: str, key: str | None, registry: str | None) -> None:
     """Let ALIAS of the model NAME point nowhere."""
-    store = existing_registry(registry)
+    store = existing_registry(registry, key)
     _moved(store, name, alias, store.unset(name, alias, reason=reason))
 
 
@@ -108,30 +119,20 @@ def history(name: str, alias: str, registry: str | None) -> None:
     emit([entry.to_json() for entry in entries], lambda: table(headings, rows))
 
 
-@registry.command()
+@registry.command(cls=SignedCommand)
 @click.argument("reference", required=False, shell_complete=completing.references)
-@click.option("--require-signature", is_flag=True, help="Each version must be signed by a key in --keys.")
-@click.option("--keys", type=click.Path(dir_okay=False), help="The public keys that are trusted, a PEM file.")
+@signature_options
 @registry_option
 @output_options
-def verify(reference: str | None, require_signature: bool, keys: str | None, registry: str | None) -> int:
+def verify(reference: str | None, signatures: Signatures, registry: str | None) -> int:
     """Check the digests and the format of one version, or of the whole registry, and signatures if required."""
-    if require_signature != (keys is not None):
-        raise click.UsageError("`--require-signature` and `--keys FILE` go together")
-    findings = existing_registry(registry).verify(reference, _trusted(keys))
+    store = existing_registry(registry)
+    findings = store.verify(reference, signatures.keys, signed_aliases=signatures.aliases)
     answer: list[dict[str, Any]] = [finding.to_json() for finding in findings]
     rows = [(finding.severity, finding.kind, finding.reference, finding.message) for finding in findings]
     headings = ("severity", "kind", "reference", "finding")
     emit(answer, lambda: table(headings, rows) if rows else "everything is whole")
     return 3 if any(finding.severity == "error" for finding in findings) else 0
-
-
-def _trusted(keys: str | None) -> Keys | None:
-    if keys is None:
-        return None
-    from ocad_registry.signing import Keys
-
-    return Keys.read(keys)
 
 
 def _moved(store: Registry, name: str, alias: str, entry: AliasEntry) -> None:

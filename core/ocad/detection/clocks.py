@@ -50,15 +50,14 @@ class StreamClock:
         """
         if time_us < 0:
             return "past"
-        wall = self._wall_us()
-        if time_us > wall + self._ahead_us:
+        if self.is_future(time_us):
             return "future"
         if self.now_us is None:
             return "take"
         leap = time_us + self.skew_us(endpoint) - self.now_us
         if leap <= max(self._ahead_us, usual_us):
             return "take"
-        return "take" if self._resumed and wall - time_us <= self._ahead_us else "hold"
+        return "take" if self._resumed and self._wall_us() - time_us <= self._ahead_us else "hold"
 
     def take(self, endpoint: str, time_us: int) -> int:
         """A row was taken; returns its time in the stream's terms, which is never later than `now_us` afterwards."""
@@ -87,9 +86,14 @@ class StreamClock:
         if self.now_us is not None:
             self.now_us += round(seconds * SECOND)
 
+    def is_future(self, time_us: int) -> bool:
+        """Whether the time is further ahead of this machine's clock than a row may be."""
+        return time_us > self._wall_us() + self._ahead_us
+
     def resume(self, now_us: int) -> None:
-        """The stream goes on from this time, 0 for none."""
-        self.now_us, self._resumed = now_us or None, bool(now_us)
+        """The stream goes on from this time; 0 for none, as for one from the future, at which every row would be late."""
+        known = bool(now_us) and not self.is_future(now_us)
+        self.now_us, self._resumed = now_us if known else None, known
 
     def skew_us(self, endpoint: str) -> int:
         """What to add to the link's own time to get the stream's; 0 for a link that was not heard."""

@@ -132,10 +132,14 @@ class Follower:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state`."""
+        """Goes on from `state`; anew where that is from the future, at which every row would be late."""
+        clock = state.get("clock", {})
+        if self.clock.is_future(clock.get("now_us") or 0):
+            self.notes.append("the state is ahead of this machine's clock: all endpoints are followed anew")
+            return
         self.watch.restore(state["detector"])
         self._open = dict(state["told"])
-        self.clock.restore(state.get("clock", {}))
+        self.clock.restore(clock)
         self.presence.restore(state.get("presence", {}))
         now = self.clock.now_us or 0
         self._results = [(now, _silent(incident)) for incident in self.presence.open()]
@@ -326,7 +330,7 @@ class StateFile:
             return False
         except OSError as error:
             raise DataError(f"cannot read the state `{self._path}` ({error.strerror})", hint) from None
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
             self._follower.watch.forget()
             raise DataError(f"`{self._path}` holds no state of a detector", hint) from None
         if owner != self._owner:

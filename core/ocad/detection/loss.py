@@ -34,7 +34,7 @@ _PRIOR = 2.5
 _LEAST, _MOST = 0.001, _DEAD
 """Between these the usual share of lost rows is taken to be; a metric that an endpoint does not have can lose nothing."""
 _SPARSE = 0.5
-"""The usual share of missing rows from which on they were not sent rather than lost: measured more rarely, or by others."""
+"""The usual share of missing rows above which they were not sent rather than lost: measured more rarely, or by others."""
 _BLOCKS, _KEPT = 20, 15
 """The fitted rows are cut in so many blocks, and the best of them say what is usual: an outage in training is not."""
 _UNKNOWN_TRIALS = 20
@@ -82,7 +82,7 @@ class Usual:
     @property
     def sparse(self) -> bool:
         """Whether a row without a value is the rule on this endpoint."""
-        return self.lost >= _SPARSE
+        return self.lost > _SPARSE
 
     @property
     def gains(self) -> tuple[float, float]:

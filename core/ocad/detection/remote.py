@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocad.detection.deadline import Deadline
-from ocad.errors import DataError, OcadError, UsageError, VerificationError
+from ocad.errors import DataError, OcadError, UsageError, VerificationError, in_one_line, printable
 from ocad.export.runtime import NUMPY_TYPES, check_inputs
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ BINARY_HEADER = "Inference-Header-Content-Length"
 BACK_OFF_S, LONGEST_WAIT_S = 0.05, 2.0
 MOST_ANSWER = 1 << 28
 """The longest answer that is read, in bytes."""
+MOST_TOLD = 300
+"""Characters of what a server says that an error shows."""
+NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading something else than an answer raises."""
 BUSY = (429, 503)
 """Statuses of a server that can answer a little later: its queue is full, or the model is not loaded yet."""
 
@@ -76,14 +80,17 @@ class RemotePredictor:
         if status != http.client.OK:
             raise self._refusal(status, answer)
         try:
-            document, arrays = _decode(answer, headers)
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"the server `{self.url}` answers no inference for `{self.ref}` ({type(error).__name__}: {error})"
+            digest, arrays = _decode(answer, headers)
+        except NO_ANSWER as error:
+            message = f"the server `{self.url}` answers no inference for `{self.ref}` ({_told(in_one_line(error))})"
             raise ServerError(message, "check that it is an Open Inference Protocol server") from None
-        self._check_digest(document)
-        missing = [tensor.name for tensor in self.signature.outputs if tensor.name not in arrays]
-        if missing:
-            raise ServerError(f"the server `{self.url}` left out the output `{missing[0]}`", "restart the server")
+        self._check_digest(digest)
+        for tensor in self.signature.outputs:
+            if tensor.name not in arrays:
+                raise ServerError(f"the server `{self.url}` left out the output `{tensor.name}`", "restart the server")
+            if arrays[tensor.name].dtype != np.dtype(NUMPY_TYPES[tensor.dtype]):
+                message = f"the server `{self.url}` answers the output `{tensor.name}` in another type"
+                raise ServerError(message, f"`{self.ref}` gives {tensor.dtype}; restart the server")
         return arrays
 
     def close(self) -> None:
@@ -127,9 +134,9 @@ class RemotePredictor:
     def _refusal(self, status: int, answer: bytes) -> OcadError:
         try:
             reason = str(json.loads(answer)["error"])
-        except (ValueError, KeyError, TypeError):
+        except NO_ANSWER:
             reason = f"HTTP {status}"
-        said = f"the server `{self.url}` refused `{self.ref}` ({' '.join(reason.split())})"
+        said = f"the server `{self.url}` refused `{self.ref}` ({_told(reason)})"
         if status == http.client.NOT_FOUND:
             return ServerError(said, "let it serve the registry that holds this version")
         if status == http.client.BAD_REQUEST:
@@ -140,9 +147,8 @@ class RemotePredictor:
             return ServerError(said, f"it stayed busy for {self.retries + 1} attempts; ask later, or ask for less")
         return ServerError(said, "see the server's log")
 
-    def _check_digest(self, document: Mapping[str, Any]) -> None:
+    def _check_digest(self, found: str) -> None:
         """Raises `VerificationError` unless the server says that it answered from these very files."""
-        found = str((document.get("parameters") or {}).get("metadata_sha256", ""))
         if not found:
             message = f"the server `{self.url}` does not say from which files it answered `{self.ref}`"
             raise VerificationError(message, "ask an `ocad-server`")
@@ -166,9 +172,14 @@ def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
 def _wished_wait(headers: http.client.HTTPMessage, wait: float) -> float:
     """The server's `Retry-After` in seconds within bounds, else `wait`."""
     try:
-        return min(max(float(headers.get("Retry-After", wait)), wait), LONGEST_WAIT_S)
+        return min(max(wait, float(headers.get("Retry-After", wait))), LONGEST_WAIT_S)  # `wait` where it says NaN
     except ValueError:
         return wait
+
+
+def _told(reason: str) -> str:
+    """What a server said, as far as a line may show it."""
+    return printable(" ".join(reason[: 8 * MOST_TOLD].split()))[:MOST_TOLD]
 
 
 def _encode(inputs: Mapping[str, NDArray[Any]], types: Mapping[str, str]) -> tuple[bytes, list[bytes]]:
@@ -195,8 +206,8 @@ def _to_bytes(array: NDArray[Any]) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
-def _decode(body: bytes, headers: http.client.HTTPMessage) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The JSON head of an answer and its tensors by name; raises ValueError, KeyError or TypeError for anything else."""
+def _decode(body: bytes, headers: http.client.HTTPMessage) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The version's digest that an answer names, "" for none, and its tensors by name; raises one of `NO_ANSWER` otherwise."""
     length = int(headers.get(BINARY_HEADER, len(body)))
     document = json.loads(body[:length])
     arrays, start = {}, length
@@ -205,7 +216,7 @@ def _decode(body: bytes, headers: http.client.HTTPMessage) -> tuple[dict[str, An
         data = body[start : start + size]
         arrays[output["name"]] = _from_bytes(data, output["datatype"]).reshape(output["shape"])
         start += size
-    return document, arrays
+    return str((document.get("parameters") or {}).get("metadata_sha256", "")), arrays
 
 
 def _from_bytes(data: bytes, datatype: str) -> NDArray[Any]:

@@ -15,7 +15,7 @@ use crate::registry::digest::Verdicts;
 use crate::registry::index::{Index, Record, Target};
 use crate::registry::names::{self, Selector};
 use crate::registry::refusal::{Kind, Read, Refusal};
-use crate::registry::signatures::Keys;
+use crate::registry::signatures::Trust;
 use crate::registry::store::Store;
 use crate::text::shown;
 
@@ -38,6 +38,8 @@ pub struct Entry {
     pub gone: Option<String>,
     /// Where aliases lead: as in the registry, but never to a version that failed while another was in use.
     pub aliases: BTreeMap<String, Target>,
+    /// The key that signed the alias entry by which `current` was chosen, where that is required.
+    pub signer: Option<String>,
     /// Whether an operator has unloaded it.
     pub unloaded: bool,
 }
@@ -58,7 +60,7 @@ enum Found {
 /// The served models.
 pub struct Catalog {
     pub(super) store: Arc<dyn Store>,
-    pub(super) keys: Option<Keys>,
+    pub(super) trust: Option<Trust>,
     pub(super) factory: Factory,
     pub(super) loads: Arc<Loads>,
     budget: u64,
@@ -67,6 +69,8 @@ pub struct Catalog {
     pub(super) refreshing: Mutex<HashSet<String>>,
     pub(super) required: Mutex<Option<HashSet<String>>>,
     pub(super) refused: Mutex<Option<Refusal>>,
+    /// Why the trusted keys could not be read again.
+    pub(super) untold: Mutex<Option<String>>,
     /// Whether `registry.json` was ever there.
     pub(super) founded: AtomicBool,
     pub(super) draining: AtomicBool,
@@ -78,15 +82,15 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Catalog {
-    /// An empty catalog over `store`, of what one of the `keys` has signed where there are any; versions that nobody's
+    /// An empty catalog over `store`, of what is signed as the `trust` asks where there is any; versions that nobody's
     /// plain name means may take `budget` bytes.
     #[must_use]
-    pub fn new(store: Box<dyn Store>, keys: Option<Keys>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
+    pub fn new(store: Box<dyn Store>, trust: Option<Trust>, verdicts: Verdicts, factory: Factory, budget: u64) -> Self {
         let store: Arc<dyn Store> = store.into();
         Self {
             loads: Loads::new(Arc::clone(&store), verdicts, factory.clone()),
             store,
-            keys,
+            trust,
             factory,
             budget,
             snapshot: ArcSwap::default(),
@@ -94,6 +98,7 @@ impl Catalog {
             refreshing: Mutex::default(),
             required: Mutex::default(),
             refused: Mutex::default(),
+            untold: Mutex::default(),
             founded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             clock: AtomicU64::new(0),
@@ -273,6 +278,7 @@ impl Default for Entry {
             pending: false,
             gone: None,
             aliases: BTreeMap::new(),
+            signer: None,
             unloaded: false,
         }
     }

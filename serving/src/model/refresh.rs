@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::registry::index::{self, Index, Listed, Reader, Target};
 use crate::registry::names;
 use crate::registry::refusal::{Kind as Verdict, Read, Refusal};
+use crate::registry::signatures::Keys;
 use crate::registry::store::Kind;
 use crate::registry::watch::{Wake, Watch};
 use crate::text::shown;
@@ -100,8 +101,21 @@ impl Catalog {
         Ok(names)
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { store: &*self.store, keys: self.keys.as_ref() }
+    fn reader<'a>(&'a self, keys: Option<&'a Keys>) -> Reader<'a> {
+        let marks = self.trust.as_ref().and_then(|trust| trust.marks.as_ref());
+        Reader { store: &*self.store, keys, marks }
+    }
+
+    /// The keys that are trusted now; what cannot be read leaves them as they were.
+    fn keys(&self) -> Option<Arc<Keys>> {
+        let trust = self.trust.as_ref()?;
+        *locked(&self.untold) = trust.look().err().map(|cause| cause.to_string());
+        Some(trust.keys())
+    }
+
+    /// Whether the key that signed what led to a version is still trusted.
+    pub(super) fn trusts(&self, signer: Option<&String>) -> bool {
+        signer.is_none_or(|id| self.trust.as_ref().is_none_or(|trust| trust.keys().contains(id)))
     }
 
     /// Reads the whole registry again and brings every model up to it, however long that takes.
@@ -115,8 +129,10 @@ impl Catalog {
         let started = Instant::now();
         self.loads.ended().iter().for_each(|flight| self.land(flight));
         let before = self.snapshot();
+        let keys = self.keys();
         let read = self.survey().and_then(|names| {
-            let read = self.reader().models(&names, |name| before.models.get(name).map(|entry| &entry.index));
+            let read =
+                self.reader(keys.as_deref()).models(&names, |name| before.models.get(name).map(|entry| &entry.index));
             // a folder that vanished meanwhile was read as an empty one
             if self.store.watchable().is_some() {
                 self.survey()?;
@@ -202,7 +218,8 @@ impl Catalog {
             writer.get_or_insert_with(|| locked(&self.refreshing));
             let before = self.snapshot().models.get(&name).cloned().unwrap_or_default();
             let entry = self.update(&name, &before, index, until);
-            let live: HashSet<Version> = entry.index.versions.keys().cloned().collect();
+            let live = entry.index.versions.keys().filter(|version| entry.index.allows(version));
+            let live: HashSet<Version> = live.cloned().collect();
             let records = entry.index.versions.values().filter_map(|listed| match listed {
                 Listed::Readable(record) => Some(record.digest.clone()),
                 Listed::Broken(_) => None,
@@ -234,6 +251,7 @@ impl Catalog {
             pending: false,
             gone: before.gone.clone(),
             aliases: before.aliases.clone(),
+            signer: before.signer.clone(),
             unloaded: before.unloaded,
         }
     }
@@ -243,7 +261,10 @@ impl Catalog {
         self.survey()?;
         let before = self.snapshot();
         let before = before.models.get(name).map(|entry| &entry.index);
-        self.settle(self.reader().models(&[name.to_owned()], |_| before), Instant::now() + PATIENCE);
+        self.settle(
+            self.reader(self.keys().as_deref()).models(&[name.to_owned()], |_| before),
+            Instant::now() + PATIENCE,
+        );
         Ok(())
     }
 
@@ -263,6 +284,16 @@ impl Catalog {
             Choice::Made(current, failure) => (current, failure, false),
             Choice::Awaited(current) => (current, Some("it is still being loaded".to_owned()), true),
         };
+        let chosen = entry.wanted.as_ref().ok().filter(|_| entry.failure.is_none());
+        entry.signer = chosen.map_or_else(|| before.signer.clone(), |target| target.signer.clone());
+        if let (Some(failure), Some(stopped), None) = (&entry.failure, &before.current, &entry.current) {
+            tracing::error!(
+                model = name,
+                version = stopped.version_text,
+                failure,
+                "the version is not served any more"
+            );
+        }
         if !entry.pending
             && entry.failure != before.failure
             && let (Some(failure), Some(current)) = (&entry.failure, &entry.current)
@@ -275,7 +306,7 @@ impl Catalog {
 
     /// The version to answer the plain name by, and why it is not the wanted one.
     fn choose(&self, name: &str, before: &Entry, entry: &Entry, until: Instant) -> Choice {
-        let alive = |model: &Arc<Model>| entry.index.versions.contains_key(&model.version);
+        let alive = |model: &Arc<Model>| entry.index.allows(&model.version) && self.trusts(before.signer.as_ref());
         let kept = || before.current.clone().filter(alive);
         let target = match &entry.wanted {
             Ok(target) => target,
@@ -285,7 +316,9 @@ impl Catalog {
                 return if awaited {
                     Choice::Made(kept(), Some(format!("`{}` is not there yet: {refusal}", index::PRODUCTION)))
                 } else {
-                    Choice::Made(None, None)
+                    // what was served and may not be any more has its reason; what never was, nobody misses
+                    let served = before.current.is_some() || before.failure.is_some();
+                    Choice::Made(None, entry.index.withheld().filter(|_| served).map(ToString::to_string))
                 };
             }
             Err(refusal) => return Choice::Made(kept(), Some(refusal.to_string())),
@@ -310,8 +343,10 @@ impl Catalog {
 
     /// Where the aliases lead: one whose old target is in use switches only once its new target is loaded.
     fn lead(&self, name: &str, before: &Entry, entry: &Entry, until: Instant) -> BTreeMap<String, Target> {
-        let in_use =
-            |target: &Target| entry.record(name, target).ok().and_then(|record| self.loaded(&record)).is_some();
+        let in_use = |target: &Target| {
+            let record = entry.record(name, target).ok().filter(|_| self.trusts(target.signer.as_ref()));
+            record.and_then(|record| self.loaded(&record)).is_some()
+        };
         let mut aliases = BTreeMap::new();
         for (alias, target) in &entry.index.aliases {
             let awaited = target.as_ref().is_ok_and(|target| entry.index.awaits(target));
@@ -398,6 +433,7 @@ impl Catalog {
         let mut problems = BTreeMap::new();
         problems
             .extend(locked(&self.refused).as_ref().map(|refusal| ("registry.json".to_owned(), refusal.to_string())));
+        problems.extend(locked(&self.untold).clone().map(|problem| ("--keys".to_owned(), problem)));
         let mut ready = required.is_some() && !self.draining.load(Ordering::Relaxed);
         for (name, entry) in &self.snapshot().models {
             if let Some(problem) = entry.failure.as_ref().or(entry.gone.as_ref()) {

@@ -22,12 +22,14 @@ impl Catalog {
                 && record.digest == model.digest
                 && !index.deleted.contains(&model.version_text)
                 && !index.versions.contains_key(&model.version)
+                && self.trusts(record.signer.as_ref())
             {
                 index.versions.insert(model.version.clone(), listed.clone());
                 gone.push(format!("version `{}`", model.version));
             }
         }
-        for (alias, height) in &before.heights {
+        // signed aliases have a memory of their own, and a key may be trusted no more
+        for (alias, height) in before.heights.iter().filter(|_| !index.signed) {
             let stands = index.heights.get(alias).is_some_and(|now| now >= height);
             if matches!(index.aliases.get(alias), Some(Err(_))) {
                 index.heights.entry(alias.clone()).or_insert(*height);

@@ -1,17 +1,22 @@
-//! The local copies of what lies in an object store, shared with other processes and with `ocad` (`registry/FORMAT.md`,
+//! The local copies of what lies in an object store, or in a folder that others can write, shared with other processes and with `ocad` (`registry/FORMAT.md`,
 //! "The read cache").
 //!
 //! A version's folder is flocked (shared) by those who may open its files, `.lock` in it (exclusive) by who downloads,
 //! and `versions/.lock` (exclusive) by who makes room: it removes the folders used longest ago that nobody has flocked.
 
 use std::env;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::digest::{Facts, Verdicts, compute};
+use super::manifest::FileEntry;
+use super::private;
+use super::refusal::{Kind, Read, Refusal};
+use super::store::{Payload, confirm};
 use crate::error::{Error, Result};
 
 const DEFAULT_SIZE: u64 = 10 << 30;
@@ -59,11 +64,73 @@ impl Cache {
         self.root.join("versions").join(&owner[..2]).join(owner)
     }
 
+    /// As [`Cache::hold`], in a cache that nobody but this user can write.
+    pub fn hold_private(&self, owner: &str) -> Read<File> {
+        let held = self.hold(owner).map_err(|cause| self.failed(&cause))?;
+        if private::others_write(&self.folder(owner)).map_err(|cause| self.failed(&cause))? {
+            let root = self.root.display();
+            let detail = format!(
+                "the read cache `{root}` can be written by others: `chmod -R go-w` it and the folders above, or set `OCAD_CACHE`"
+            );
+            return Err(Refusal::new(Kind::Unreadable, detail));
+        }
+        Ok(held)
+    }
+
+    /// The copy of `file`, made by `fetch` where there is none that is whole: what is verified here is what is opened.
+    pub fn payload(
+        &self,
+        owner: &str,
+        file: &FileEntry,
+        verdicts: &Verdicts,
+        fetch: impl FnOnce(&Path) -> Read<()>,
+    ) -> Read<Payload> {
+        if let Some(payload) = self.copy(owner, file, verdicts) {
+            return Ok(payload);
+        }
+        let _alone = self.downloading(owner).map_err(|cause| self.failed(&cause))?;
+        if let Some(payload) = self.copy(owner, file, verdicts) {
+            return Ok(payload);
+        }
+        let facts: Read<Facts> = self
+            .add(owner, &file.path, file.size, |part| {
+                fetch(part).map_err(Failure::Refused)?;
+                let facts = compute(&mut File::open(part)?, file.is_onnx())?;
+                confirm(file, &facts).map(|()| facts).map_err(Failure::Refused)
+            })
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => refusal,
+                Failure::Cache(cause) => self.failed(&cause),
+            });
+        let facts = facts?;
+        let path = self.folder(owner).join(&file.path);
+        verdicts.remember(&path, &facts).map_err(|cause| self.failed(&cause))?;
+        Ok(Payload { path, facts })
+    }
+
+    /// The copy of `file` that is there, if it is whole.
+    fn copy(&self, owner: &str, file: &FileEntry, verdicts: &Verdicts) -> Option<Payload> {
+        let path = self.folder(owner).join(&file.path);
+        let plain = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let facts = plain.then(|| verdicts.facts(&path, file.is_onnx()).ok()).flatten()?;
+        confirm(file, &facts).ok().map(|()| Payload { path, facts })
+    }
+
+    /// The refusal of what cannot be kept here.
+    #[must_use]
+    pub fn failed(&self, cause: &io::Error) -> Refusal {
+        let root = self.root.display();
+        let detail = format!(
+            "the read cache `{root}` failed ({cause}): make room there, or set `OCAD_CACHE` to a folder that can be written"
+        );
+        Refusal::new(Kind::Unreadable, detail)
+    }
+
     /// Keeps the folder of `owner` from being removed, until the answer is dropped.
     pub fn hold(&self, owner: &str) -> io::Result<File> {
         let folder = self.folder(owner);
         loop {
-            fs::create_dir_all(&folder)?;
+            make_folder(&folder)?;
             let held = match File::open(&folder) {
                 Ok(held) => held,
                 // removed meanwhile, to make room
@@ -97,7 +164,7 @@ impl Cache {
         let (target, part) = (folder.join(path), folder.join(format!(".{}.part", unique())));
         let made = write(&part).and_then(|made| {
             if let Some(parent) = target.parent() {
-                fs::create_dir_all(parent)?;
+                make_folder(parent)?;
             }
             fs::set_permissions(&part, Permissions::from_mode(0o444))?;
             fs::rename(&part, &target)?;
@@ -142,10 +209,27 @@ fn unique() -> String {
     format!("{:x}-{now:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Why a copy was not made: what was fetched is refused, or the cache failed.
+enum Failure {
+    Refused(Refusal),
+    Cache(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(cause: io::Error) -> Self {
+        Self::Cache(cause)
+    }
+}
+
+/// Makes `folder` and what is missing above it, writable for this user alone whatever the umask.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)
+}
+
 /// The exclusive flock of the file `path`, which is made where it is missing.
 fn locked(path: &Path) -> io::Result<File> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        make_folder(parent)?;
     }
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     file.lock()?;

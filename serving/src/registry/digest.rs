@@ -1,12 +1,12 @@
 //! Digests of files, and the cache of verdicts that makes a restart fast.
 //!
-//! A verdict is remembered by the file's identity: device, inode, size, and both of its times. Nothing but the content
-//! can change while those stay the same, short of an attacker who owns the machine.
+//! A verdict is remembered by the file's identity: device, inode, size, and both of its times. Where
+//! others can write, only private copies (`cache.rs`) are told apart by that: docs/security.md.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -75,13 +75,14 @@ impl Verdicts {
 
     /// The facts of the file at `path`, computed only when it is not the file that was seen before.
     pub fn facts(&self, path: &Path, is_onnx: bool) -> io::Result<Facts> {
-        let identity = Identity::of(&fs::metadata(path)?);
+        let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let identity = Identity::of(&file.metadata()?);
         if let Some(facts) = self.recall(path, &identity)
             && (!is_onnx || facts.references.is_some())
         {
             return Ok(facts);
         }
-        let facts = compute(path, is_onnx)?;
+        let facts = compute(&mut file, is_onnx)?;
         self.keep(path, identity, &facts);
         Ok(facts)
     }
@@ -123,14 +124,14 @@ fn write_whole(path: &Path, known: &HashMap<PathBuf, Remembered>) -> io::Result<
     fs::rename(temporary, path)
 }
 
-/// The facts of the file at `path`, every byte of it read.
-pub fn compute(path: &Path, is_onnx: bool) -> io::Result<Facts> {
+/// The facts of `file`, every byte of it read.
+pub fn compute(file: &mut File, is_onnx: bool) -> io::Result<Facts> {
     if is_onnx {
-        let bytes = fs::read(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
         let references = Some(onnx::references(&bytes).map_err(ToOwned::to_owned));
         return Ok(Facts { size: bytes.len() as u64, sha256: sha256(&bytes), references });
     }
-    let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut size = 0;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use semver::Version;
 
+use super::aliases::{self, Signed};
 use super::digest::{digest_line, sha256};
-use super::fields::{boolean, is_digest, nullable, one_of, text};
 use super::manifest::{DOCUMENT_LIMIT, FORMAT, Manifest};
+use super::marks::Marks;
 use super::names::{self, Selector};
 use super::refusal::{Kind, Read, Refusal};
 use super::signatures::Keys;
 use super::store::{Kind as FileKind, Store};
-use super::strict::{self, Json, Object};
+use super::strict::{self, Json};
 use super::workers;
 
 /// The alias that a plain name means, where it is set.
@@ -31,6 +32,8 @@ pub struct Record {
     pub digest: String,
     /// Its folder, relative to the registry.
     pub folder: String,
+    /// The key that signed it, where that is required.
+    pub signer: Option<String>,
 }
 
 /// A live version.
@@ -49,6 +52,8 @@ pub struct Target {
     pub version: Version,
     /// The sha256 that its `metadata.json` must have.
     pub pinned: Option<String>,
+    /// The key that signed the alias entry, where that is required.
+    pub signer: Option<String>,
 }
 
 /// One model.
@@ -64,6 +69,8 @@ pub struct Index {
     pub deleted: HashSet<String>,
     /// Whether its folder is a symbolic link, which is not followed.
     pub linked: bool,
+    /// Whether aliases must be signed: then the plain name means `production` and nothing else.
+    pub signed: bool,
 }
 
 /// Refuses a registry of a newer format, or of none, before anything in it is believed; whether it names its format.
@@ -89,6 +96,8 @@ pub struct Reader<'a> {
     pub store: &'a dyn Store,
     /// The trusted keys; `None` where signatures are not asked for.
     pub keys: Option<&'a Keys>,
+    /// The alias entries seen before, where they must be signed too.
+    pub marks: Option<&'a Marks>,
 }
 
 /// A model of which the unknown versions are not read yet.
@@ -134,12 +143,27 @@ impl Reader<'_> {
         let deleted = self.store.list(&format!("{name}/deleted"))?.into_iter();
         let deleted: HashSet<String> =
             deleted.filter_map(|entry| Some(entry.name.strip_suffix(".json")?.to_owned())).collect();
-        let mut index = Index { linked: self.store.kind(name)? == Some(FileKind::Link), ..Index::default() };
+        let mut index = Index {
+            linked: self.store.kind(name)? == Some(FileKind::Link),
+            signed: self.marks.is_some(),
+            ..Index::default()
+        };
         for entry in self.store.list(&format!("{name}/aliases"))? {
             if entry.kind == FileKind::Folder && names::is_alias(&entry.name) {
-                let (height, target) = self.alias(&format!("{name}/aliases/{}", entry.name), &deleted)?;
+                let (height, target) = self.alias(name, &entry.name, &deleted)?;
                 index.heights.extend(height.map(|height| (entry.name.clone(), height)));
                 index.aliases.extend(target.transpose().map(|target| (entry.name, target)));
+            }
+        }
+        if self.marks.is_some() {
+            // whose whole folder is gone must be missed as well
+            let before = before.into_iter().flat_map(|before| before.aliases.keys().map(String::as_str));
+            for alias in before.chain([PRODUCTION]) {
+                if !index.aliases.contains_key(alias)
+                    && let Some(target) = self.alias(name, alias, &deleted)?.1.transpose()
+                {
+                    index.aliases.insert(alias.to_owned(), target);
+                }
             }
         }
         let mut unread = Vec::new();
@@ -150,7 +174,8 @@ impl Reader<'_> {
             let known = before.and_then(|before| before.versions.get(&version));
             match (known, entry.kind) {
                 (Some(Listed::Readable(record)), FileKind::Folder) => {
-                    index.versions.insert(version, Listed::Readable(Arc::clone(record)));
+                    let listed = self.still_signed(record)?;
+                    index.versions.insert(version, listed);
                 }
                 (_, FileKind::Folder) => unread.push(version),
                 (_, FileKind::Link) => {
@@ -162,6 +187,16 @@ impl Reader<'_> {
         }
         index.deleted = deleted;
         Ok(Draft { name: name.to_owned(), index, unread })
+    }
+
+    /// A version that was read before: a key may have been revoked since, or a signature removed.
+    fn still_signed(&self, record: &Arc<Record>) -> Read<Listed> {
+        let checked = self.keys.map(|keys| keys.check(self.store, &record.folder, &record.digest)).transpose();
+        match checked {
+            Ok(_) => Ok(Listed::Readable(Arc::clone(record))),
+            Err(refusal) if refusal.kind == Kind::Unreachable => Err(refusal),
+            Err(refusal) => Ok(Listed::Broken(refusal)),
+        }
     }
 
     /// What lies in a version's folder; `None` when it is no version, which is when `metadata.json` is missing.
@@ -195,10 +230,8 @@ impl Reader<'_> {
             ));
         }
         let metadata = Manifest::read(&bytes, name, &folder[name.len() + 1..]).map_err(in_metadata)?;
-        if let Some(keys) = self.keys {
-            keys.check(self.store, &folder, &digest)?;
-        }
-        Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder })
+        let signer = self.keys.map(|keys| keys.check(self.store, &folder, &digest)).transpose()?;
+        Ok(Record { name: name.to_owned(), version: version.clone(), metadata, digest, folder, signer })
     }
 
     /// The number of an alias' highest entry that can be read, and where it points: the highest entry that names no deleted version
@@ -206,7 +239,15 @@ impl Reader<'_> {
     ///
     /// The outer error is that of a store that gave no answer.
     #[allow(clippy::type_complexity)] // named once, here
-    fn alias(&self, folder: &str, deleted: &HashSet<String>) -> Read<(Option<u64>, Read<Option<Target>>)> {
+    fn alias(&self, name: &str, alias: &str, deleted: &HashSet<String>) -> Read<(Option<u64>, Read<Option<Target>>)> {
+        if let (Some(keys), Some(marks)) = (self.keys, self.marks) {
+            return match (Signed { keys, marks }).current(self.store, name, alias) {
+                Err(refusal) if refusal.kind == Kind::Unreachable => Err(refusal),
+                // what was there before is remembered by the marks
+                current => Ok((None, current)),
+            };
+        }
+        let folder = &format!("{name}/aliases/{alias}");
         let listed = match self.store.list(folder) {
             Err(refusal) if refusal.kind == Kind::Unreadable => {
                 let detail = format!("its entries cannot be listed: {}", refusal.detail);
@@ -224,11 +265,10 @@ impl Reader<'_> {
                 return Err(refusal.clone());
             }
             let document = read.and_then(|bytes| strict::parse(&bytes));
-            let entry = document.map_err(|refusal| refusal.detail).and_then(|document| alias_entry(&document));
+            let entry = document.map_err(|refusal| refusal.detail).and_then(|document| aliases::target(&document));
             match entry {
                 Err(cause) => {
-                    let detail = format!("entry {number} cannot be read: {cause}");
-                    return Ok((height, Err(Refusal::new(Kind::BadAliasEntry, detail))));
+                    return Ok((height, Err(aliases::unreadable(number, &cause))));
                 }
                 Ok(Some(target)) if deleted.contains(&target.version.to_string()) => height = height.or(Some(number)),
                 Ok(target) => return Ok((height.or(Some(number)), Ok(target))),
@@ -248,10 +288,14 @@ impl Index {
     /// Where `selector` leads, or the plain name where there is none.
     pub fn resolve(&self, selector: Option<&Selector>) -> Read<Target> {
         let target = match selector {
-            Some(Selector::Version(version)) => Target { version: version.clone(), pinned: None },
+            Some(Selector::Version(version)) => Target { version: version.clone(), pinned: None, signer: None },
             Some(Selector::Alias(alias)) => self.aliases.get(alias).cloned().ok_or_else(|| self.missing(alias))??,
             None => match self.aliases.get(PRODUCTION) {
                 Some(target) => target.clone()?,
+                None if self.signed => {
+                    let detail = format!("it has no signed alias `{PRODUCTION}`: promote a version with `--key`");
+                    return Err(Refusal::new(Kind::NotFound, detail));
+                }
                 None => return self.highest(),
             },
         };
@@ -268,7 +312,7 @@ impl Index {
         let passed = self.versions.iter().rev().find(|(version, listed)| {
             version.pre.is_empty() && matches!(listed, Listed::Readable(record) if record.metadata.passed)
         });
-        let target = passed.map(|(version, _)| Target { version: version.clone(), pinned: None });
+        let target = passed.map(|(version, _)| Target { version: version.clone(), pinned: None, signer: None });
         target.ok_or_else(|| {
             Refusal::new(
                 Kind::NotFound,
@@ -281,6 +325,24 @@ impl Index {
     #[must_use]
     pub fn awaits(&self, target: &Target) -> bool {
         !self.versions.contains_key(&target.version)
+    }
+
+    /// Whether `version` may go on answering once it is loaded: it is there, and no signature that it needs is missing.
+    #[must_use]
+    pub fn allows(&self, version: &Version) -> bool {
+        self.versions.get(version).is_some_and(|listed| match listed {
+            Listed::Broken(refusal) => !matches!(refusal.kind, Kind::Unsigned | Kind::BadSignature),
+            Listed::Readable(_) => true,
+        })
+    }
+
+    /// Why the highest version is not allowed, where that is for its signature.
+    #[must_use]
+    pub fn withheld(&self) -> Option<&Refusal> {
+        self.versions.iter().next_back().and_then(|(version, listed)| match listed {
+            Listed::Broken(refusal) if !self.allows(version) => Some(refusal),
+            _ => None,
+        })
     }
 
     fn missing(&self, wanted: &str) -> Refusal {
@@ -303,24 +365,5 @@ impl Index {
             Some(Listed::Broken(refusal)) => Err(refusal.clone()),
             None => Err(self.missing(&target.version.to_string())),
         }
-    }
-}
-
-/// The target of an entry; `None` for `unset`.
-fn alias_entry(entry: &Object) -> Result<Option<Target>, String> {
-    for name in ["version", "metadata_sha256"] {
-        entry.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
-    }
-    let kind = one_of(entry, "kind", &["promote", "rollback", "unset"])?;
-    let (version, digest) = (nullable(entry, "version", text)?, nullable(entry, "metadata_sha256", text)?);
-    text(entry, "moved_at").and(text(entry, "by")).and(text(entry, "reason"))?;
-    boolean(entry, "forced")?;
-    match (kind, version, digest) {
-        ("unset", None, None) => Ok(None),
-        ("promote" | "rollback", Some(version), Some(digest)) if is_digest(digest) => {
-            let version = names::version(version).ok_or("`version` is no version")?;
-            Ok(Some(Target { version, pinned: Some(digest.to_owned()) }))
-        }
-        _ => Err("kind, version and digest do not fit together".into()),
     }
 }

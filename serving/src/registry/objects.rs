@@ -15,12 +15,13 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use tokio::runtime::{Builder, Runtime};
 
 use super::cache::Cache;
-use super::digest::{Facts, Verdicts, compute};
+use super::digest::Verdicts;
+use super::index::Record;
 use super::manifest::{DOCUMENT_LIMIT, FileEntry, METADATA_LIMIT};
 use super::names;
 use super::refusal::{Kind as Verdict, Read, Refusal};
 use super::remote::{Place, explained};
-use super::store::{Documents, Kind, Listed, Payload, Store, confirm, confirm_size, oversized};
+use super::store::{Documents, Kind, Listed, Payload, Store, confirm_size, oversized};
 use crate::error::{Error, Result};
 
 /// A file is fetched in pieces of this size, so that a cut connection costs one of them.
@@ -41,6 +42,8 @@ struct View {
 pub struct Objects {
     place: Place,
     cache: Cache,
+    /// Whether signatures are required: they are listed then, and the cache must be this user's alone.
+    signed: bool,
     runtime: Option<Runtime>,
     view: RwLock<Arc<View>>,
     /// Documents with the tag that they had, by path.
@@ -50,12 +53,13 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// The registry at `place`, whose payload is kept in `cache`. Nothing is requested yet.
-    pub fn new(place: Place, cache: Cache) -> Result<Self> {
+    /// The registry at `place`, whose payload is kept in `cache`, and whose signatures are looked at where it is to be
+    /// `signed`. Nothing is requested yet.
+    pub fn new(place: Place, cache: Cache, signed: bool) -> Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("objects").enable_all().build();
         let runtime = runtime.map_err(|cause| Error::Internal(format!("a thread cannot be started: {cause}")))?;
         let (view, documents, damaged) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Ok(Self { place, cache, runtime: Some(runtime), view, documents, damaged })
+        Ok(Self { place, cache, signed, runtime: Some(runtime), view, documents, damaged })
     }
 
     /// Waits for `future` on this thread.
@@ -98,6 +102,14 @@ impl Objects {
             }
         }
         self.children(name, &mut view).await?;
+        if self.signed {
+            let signatures = self.place.store.list(Some(&self.key(&format!("{name}/signatures"))));
+            for object in signatures.try_collect::<Vec<_>>().await? {
+                let path = object.location.prefix_match(&self.place.root);
+                let path = path.map(|parts| parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
+                view.tags.extend(path.zip(object.e_tag));
+            }
+        }
         Ok(view)
     }
 
@@ -145,12 +157,13 @@ impl Objects {
     /// Writes the object at `path` to `part`, if it has the size that `file` lists; answers its tag.
     fn download(&self, path: &str, file: &FileEntry, part: &Path) -> Read<Option<String>> {
         let key = self.key(path);
-        let mut stream = File::create(part)?;
+        let kept = |cause: io::Error| self.cache.failed(&cause);
+        let mut stream = File::create(part).map_err(kept)?;
         let mut start = 0;
         loop {
             let (chunk, object) = self.piece(&key, start, file)?;
             confirm_size(file, object.size)?;
-            stream.write_all(&chunk)?;
+            stream.write_all(&chunk).map_err(kept)?;
             start += CHUNK;
             if start >= file.size {
                 return Ok(object.e_tag);
@@ -189,47 +202,12 @@ impl Objects {
         })
     }
 
-    /// The copy in the cache, if there is one and it is whole.
-    fn cached(&self, owner: &str, file: &FileEntry, verdicts: &Verdicts) -> Option<Payload> {
-        let path = self.cache.folder(owner).join(&file.path);
-        let plain = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
-        let facts = plain.then(|| verdicts.facts(&path, file.is_onnx()).ok()).flatten()?;
-        confirm(file, &facts).ok().map(|()| Payload { path, facts })
-    }
-
     /// Refuses the object at `path` if it was found damaged before and has not changed.
     fn known_damage(&self, path: &str) -> Read<()> {
         let Some((tag, refusal)) = locked(&self.damaged).get(path).cloned() else { return Ok(()) };
         let key = self.key(path);
         let found = self.wait(self.place.store.head(&key))?.map_err(|cause| self.refusal(&cause))?;
         if found.e_tag == tag { Err(refusal) } else { Ok(()) }
-    }
-
-    /// Fetches the object at `path` into the cache.
-    fn fetch(&self, owner: &str, path: &str, file: &FileEntry) -> Read<Facts> {
-        self.known_damage(path)?;
-        let mut tag = None;
-        let facts = self.cache.add(owner, &file.path, file.size, |part| {
-            tag = self.download(path, file, part)?;
-            let facts = compute(part, file.is_onnx())?;
-            confirm(file, &facts).map(|()| facts)
-        });
-        facts.map_err(|refusal| match refusal.kind {
-            Verdict::Unreadable => self.in_cache(&io::Error::other(refusal.detail)),
-            Verdict::Digest => {
-                locked(&self.damaged).insert(path.to_owned(), (tag, refusal.clone()));
-                refusal
-            }
-            _ => refusal,
-        })
-    }
-
-    fn in_cache(&self, cause: &io::Error) -> Refusal {
-        let root = self.cache.root().display();
-        let detail = format!(
-            "the read cache `{root}` failed ({cause}): make room there, or set `OCAD_CACHE` to a folder that can be written"
-        );
-        Refusal::new(Verdict::Unreadable, detail)
     }
 }
 
@@ -294,22 +272,27 @@ impl Store for Objects {
         count.min(REQUESTS)
     }
 
-    fn hold(&self, owner: &str) -> Read<Option<File>> {
-        self.cache.hold(owner).map(Some).map_err(|cause| self.in_cache(&cause))
+    fn hold(&self, record: &Record) -> Read<Option<File>> {
+        if self.signed {
+            return self.cache.hold_private(&record.digest).map(Some);
+        }
+        self.cache.hold(&record.digest).map(Some).map_err(|cause| self.cache.failed(&cause))
     }
 
-    fn payload(&self, owner: &str, path: &str, file: &FileEntry, verdicts: &Verdicts) -> Read<Payload> {
-        if let Some(payload) = self.cached(owner, file, verdicts) {
-            return Ok(payload);
+    fn payload(&self, record: &Record, file: &FileEntry, _copied: bool, verdicts: &Verdicts) -> Read<Payload> {
+        let (owner, path) = (&record.digest, &format!("{}/{}", record.folder, file.path));
+        let mut tag = None;
+        let fetched = self.cache.payload(owner, file, verdicts, |part| {
+            self.known_damage(path)?;
+            tag = Some(self.download(path, file, part)?);
+            Ok(())
+        });
+        if let (Err(refusal), Some(tag)) = (&fetched, tag)
+            && refusal.kind == Verdict::Digest
+        {
+            locked(&self.damaged).insert(path.to_owned(), (tag, refusal.clone()));
         }
-        let _alone = self.cache.downloading(owner).map_err(|cause| self.in_cache(&cause))?;
-        if let Some(payload) = self.cached(owner, file, verdicts) {
-            return Ok(payload);
-        }
-        let facts = self.fetch(owner, path, file)?;
-        let path = self.cache.folder(owner).join(&file.path);
-        verdicts.remember(&path, &facts).map_err(|cause| self.in_cache(&cause))?;
-        Ok(Payload { path, facts })
+        fetched
     }
 
     fn watchable(&self) -> Option<&Path> {

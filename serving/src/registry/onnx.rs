@@ -96,7 +96,8 @@ fn tensor(bytes: &[u8], found: &mut References) -> Result<(), Broken> {
                     named = true;
                 }
             }
-            (14, Value::Number(place)) => external = place == 1,
+            // an enumeration is of 32 bits too
+            (14, Value::Number(place)) => external = place & u128::from(u32::MAX) == 1,
             _ => {}
         }
     }
@@ -125,6 +126,10 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<Option<(u128, Value<'a>)>, Broken> {
         return Ok(None);
     }
     let key = varint(rest)?;
+    // the runtime keeps the low 32 bits of a tag, and would see another field than is seen here
+    if key > u128::from(u32::MAX) {
+        return Err("it has a tag above 2^32 - 1");
+    }
     let number = key >> 3;
     if number == 0 {
         return Err("it has a field of number 0");

@@ -39,7 +39,9 @@ pub enum Kind {
     BadAliasEntry,
     /// The version is not the one that the alias was given.
     AliasDigest,
-    /// None of the trusted keys has signed the version.
+    /// Entries of an alias that were accepted before are gone, or others.
+    StaleAlias,
+    /// None of the trusted keys has signed the version, or the entry of an alias.
     Unsigned,
     /// A signature that is not what it says.
     BadSignature,
@@ -77,6 +79,7 @@ impl Kind {
             Self::ExternalData => "external-data",
             Self::BadAliasEntry => "bad-alias-entry",
             Self::AliasDigest => "alias-digest",
+            Self::StaleAlias => "stale-alias",
             Self::Unsigned => "unsigned",
             Self::BadSignature => "bad-signature",
             Self::NotFound => "not-found",

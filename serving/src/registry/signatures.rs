@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,7 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use super::digest::{digest_line, sha256};
 use super::fields::text;
 use super::manifest::DOCUMENT_LIMIT;
+use super::marks::Marks;
 use super::refusal::{Kind, Read, Refusal};
 use super::store::{Kind as FileKind, Store};
 use super::strict;
@@ -35,6 +37,20 @@ impl Keys {
             .map_err(|cause| Error::Invalid(format!("`{}` {cause}", path.display())))
     }
 
+    /// Whether the key with that id is one of them.
+    #[must_use]
+    pub fn contains(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Whether `signature`, in base64, is that of `message` by the key `id`.
+    #[must_use]
+    pub fn verifies(&self, id: &str, message: &[u8], signature: &str) -> bool {
+        let (key, signature) = (self.0.get(id), STANDARD.decode(signature));
+        key.zip(signature.ok())
+            .is_some_and(|(key, signature)| UnparsedPublicKey::new(&ED25519, key).verify(message, &signature).is_ok())
+    }
+
     /// The keys in a PEM file's text; what stands around the blocks is ignored.
     fn parse(text: &str) -> Result<Self, &'static str> {
         let list = "is no list of public keys: give PEM blocks `PUBLIC KEY`, and nothing secret";
@@ -53,16 +69,17 @@ impl Keys {
         blocks.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Refuses the version in `folder`, of the metadata with the sha256 `digest`, unless one of the keys has signed it.
+    /// Refuses the version in `folder`, of the metadata with the sha256 `digest`, unless one of the keys has signed it;
+    /// answers the id of that key.
     ///
     /// One good signature is enough, whatever lies beside it.
-    pub fn check(&self, store: &dyn Store, folder: &str, digest: &str) -> Read<()> {
+    pub fn check(&self, store: &dyn Store, folder: &str, digest: &str) -> Read<String> {
         let folder = folder.replacen('/', "/signatures/", 1);
         let mut failed = None;
         for (id, key) in &self.0 {
             let refusal = match store.read(&format!("{folder}/{id}.json"), DOCUMENT_LIMIT) {
                 Ok(bytes) => match verify(&bytes, id, key, digest) {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return Ok(id.clone()),
                     Err(cause) => Refusal::new(Kind::BadSignature, format!("the signature by key `{id}` {cause}")),
                 },
                 Err(refusal) => match refusal.kind {
@@ -79,6 +96,39 @@ impl Keys {
         Err(failed.unwrap_or_else(|| {
             Refusal::new(Kind::Unsigned, format!("it is not signed by {ids}: `ocad registry sign` signs it"))
         }))
+    }
+}
+
+/// What must be signed, and by whom: the file of keys is read again at each look.
+#[derive(Debug)]
+pub struct Trust {
+    path: PathBuf,
+    /// The alias entries seen before, where they must be signed too.
+    pub marks: Option<Marks>,
+    keys: Mutex<Arc<Keys>>,
+}
+
+impl Trust {
+    /// The trust in the keys of the PEM file at `path`, and in aliases with `marks`.
+    pub fn read(path: &Path, marks: Option<Marks>) -> Result<Self> {
+        let keys = Mutex::new(Arc::new(Keys::read(path)?));
+        Ok(Self { path: path.to_owned(), marks, keys })
+    }
+
+    /// The keys as they were read last.
+    pub fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the keys again; an error leaves them as they were.
+    pub fn look(&self) -> Result<()> {
+        let (found, before) = (Keys::read(&self.path)?, self.keys());
+        if found != *before {
+            let ids = |keys: &Keys| keys.0.keys().cloned().collect::<Vec<_>>().join(" ");
+            tracing::warn!(before = ids(&before), now = ids(&found), "the trusted keys have changed");
+            *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found);
+        }
+        Ok(())
     }
 }
 

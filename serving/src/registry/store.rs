@@ -5,8 +5,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::cache::Cache;
 use super::digest::{Facts, Verdicts};
+use super::index::Record;
 use super::manifest::{DOCUMENT_LIMIT, FileEntry, METADATA_LIMIT};
+use super::private;
 use super::refusal::{Kind as Verdict, Read, Refusal};
 
 /// What a listed name is.
@@ -73,13 +76,12 @@ pub trait Store: Send + Sync {
     /// How many threads shorten the reading of `count` versions.
     fn readers(&self, count: usize) -> usize;
 
-    /// Keeps the files of the version whose metadata has the sha256 `owner` from being removed, as long as it is held.
-    fn hold(&self, _owner: &str) -> Read<Option<File>> {
-        Ok(None)
-    }
+    /// Keeps the copies of the files of `record` from being removed, as long as it is held; `None` where its files are
+    /// read in place.
+    fn hold(&self, record: &Record) -> Read<Option<File>>;
 
-    /// The payload file at `path`, fetched first where the store is remote, of the size and sha256 that `file` lists.
-    fn payload(&self, owner: &str, path: &str, file: &FileEntry, verdicts: &Verdicts) -> Read<Payload>;
+    /// The payload `file` of `record`, of the size and sha256 that it lists; `copied` first where its copies are held.
+    fn payload(&self, record: &Record, file: &FileEntry, copied: bool, verdicts: &Verdicts) -> Read<Payload>;
 
     /// The folder to watch for changes, where the operating system can.
     fn watchable(&self) -> Option<&Path>;
@@ -104,40 +106,77 @@ pub fn confirm(file: &FileEntry, facts: &Facts) -> Read<()> {
     Ok(())
 }
 
+/// Where private copies of a folder's files are kept, which nobody can change between their verification and their use.
+#[derive(Debug, Clone)]
+pub struct Copies {
+    /// The read cache.
+    pub cache: Cache,
+    /// Whether every version is copied, as where signatures are required; else only what others can write.
+    pub always: bool,
+}
+
 /// A registry in a folder of this machine.
 #[derive(Debug, Clone)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    root: PathBuf,
+    copies: Option<Copies>,
+}
 
 impl Folder {
-    /// The registry at `root`.
+    /// The registry at `root`, of which what others can write is opened as `copies`.
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
-        Self(root)
+    pub fn new(root: PathBuf, copies: Option<Copies>) -> Self {
+        Self { root, copies }
     }
 
-    /// The whole of the file `path`, in a folder that is known to be plain.
-    fn read_here(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
+    /// Whether anybody but this user can change a file of `record`.
+    fn others_write(&self, record: &Record) -> Read<bool> {
+        for file in &record.metadata.files {
+            let path = self.root.join(&record.folder).join(&file.path);
+            // what is absent has a verdict of its own
+            if absent_is_none(private::others_write(&path))?.unwrap_or(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the file at `path` to `part`, every byte of it read from one descriptor.
+    fn copy_out(&self, path: &str, file: &FileEntry, part: &Path, cache: &Cache) -> Read<()> {
+        let named = |refusal: Refusal| Refusal::new(refusal.kind, format!("`{}`: {}", file.path, refusal.detail));
+        let source = self.open(path).map_err(named)?;
+        confirm_size(file, source.metadata()?.len())?;
+        // one that grows meanwhile is found out by its digest
+        let copied = File::create(part).and_then(|mut part| io::copy(&mut source.take(file.size + 1), &mut part));
+        copied.map(drop).map_err(|cause| cache.failed(&cause))
+    }
+
+    /// The regular file at `path`, in a folder that is known to be plain.
+    fn open(&self, path: &str) -> Read<File> {
         let opened = File::options()
             .read(true)
             // neither through a link nor waiting for the writer of a pipe
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.0.join(path));
-        let mut file = match opened {
+            .open(self.root.join(path));
+        let file = match opened {
             Ok(file) => file,
             Err(cause) if cause.raw_os_error() == Some(libc::ELOOP) => return Err(linked()),
             Err(cause) if is_absent(&cause) => return Err(Refusal::new(Verdict::MissingFile, "it is missing")),
             Err(cause) if cause.raw_os_error() == Some(libc::ENXIO) => return Err(irregular()),
             Err(cause) => return Err(cause.into()),
         };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(irregular());
-        }
-        if metadata.len() > limit {
+        if file.metadata()?.is_file() { Ok(file) } else { Err(irregular()) }
+    }
+
+    /// The whole of the file `path`, in a folder that is known to be plain.
+    fn read_here(&self, path: &str, limit: u64) -> Read<Vec<u8>> {
+        let file = self.open(path)?;
+        let size = file.metadata()?.len();
+        if size > limit {
             return Err(oversized(limit));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-        file.by_ref().take(limit + 1).read_to_end(&mut bytes)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit { Err(oversized(limit)) } else { Ok(bytes) }
     }
 }
@@ -182,7 +221,7 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 impl Store for Folder {
     fn look(&self) -> Read<()> {
-        match fs::metadata(&self.0) {
+        match fs::metadata(&self.root) {
             Ok(found) if found.is_dir() => Ok(()),
             Ok(_) => Err(Refusal::new(Verdict::Gone, "its root is no folder any more: mount or restore it")),
             Err(cause) => Err(Refusal::new(Verdict::Gone, format!("its root cannot be reached ({cause})"))),
@@ -193,7 +232,7 @@ impl Store for Folder {
         if !folder.is_empty() && self.kind(folder)? != Some(Kind::Folder) {
             return Ok(Vec::new());
         }
-        let Some(entries) = absent_is_none(fs::read_dir(self.0.join(folder)))? else { return Ok(Vec::new()) };
+        let Some(entries) = absent_is_none(fs::read_dir(self.root.join(folder)))? else { return Ok(Vec::new()) };
         let mut listed = Vec::new();
         for entry in entries {
             let entry = entry?;
@@ -207,7 +246,7 @@ impl Store for Folder {
     }
 
     fn kind(&self, path: &str) -> io::Result<Option<Kind>> {
-        let (mut reached, mut kind) = (self.0.clone(), Kind::Folder);
+        let (mut reached, mut kind) = (self.root.clone(), Kind::Folder);
         for part in path.split('/') {
             reached.push(part);
             match absent_is_none(fs::symlink_metadata(&reached))? {
@@ -243,21 +282,40 @@ impl Store for Folder {
         cores.min(8).min(count / 64)
     }
 
-    fn payload(&self, _owner: &str, path: &str, file: &FileEntry, verdicts: &Verdicts) -> Read<Payload> {
+    fn hold(&self, record: &Record) -> Read<Option<File>> {
+        let Some(copies) = &self.copies else { return Ok(None) };
+        if !copies.always && !self.others_write(record)? {
+            return Ok(None);
+        }
+        match copies.cache.hold_private(&record.digest) {
+            Err(refusal) if !copies.always => {
+                tracing::warn!(model = record.name, version = %record.version, %refusal, "others can write this version, and it is read in place");
+                Ok(None)
+            }
+            held => held.map(Some),
+        }
+    }
+
+    fn payload(&self, record: &Record, file: &FileEntry, copied: bool, verdicts: &Verdicts) -> Read<Payload> {
+        let path = format!("{}/{}", record.folder, file.path);
         let refuse = |kind, what: &str| Err(Refusal::new(kind, format!("`{}` {what}", file.path)));
-        match self.kind(path)? {
+        match self.kind(&path)? {
             Some(Kind::File) => {}
             Some(Kind::Link) => return refuse(Verdict::Symlink, "is, or lies behind, a symlink"),
             Some(_) => return refuse(Verdict::NotAFile, "is no regular file"),
             None => return refuse(Verdict::MissingFile, "is missing"),
         }
-        let path = self.0.join(path);
+        if let Some(copies) = self.copies.as_ref().filter(|_| copied) {
+            let cache = &copies.cache;
+            return cache.payload(&record.digest, file, verdicts, |part| self.copy_out(&path, file, part, cache));
+        }
+        let path = self.root.join(path);
         let facts = verdicts.facts(&path, file.is_onnx())?;
         confirm(file, &facts)?;
         Ok(Payload { path, facts })
     }
 
     fn watchable(&self) -> Option<&Path> {
-        Some(&self.0)
+        Some(&self.root)
     }
 }

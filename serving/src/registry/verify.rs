@@ -26,10 +26,10 @@ pub struct Verified {
 
 /// Verifies every file of `record`, and what its graph refers to (steps 10 and 11 of section 7).
 pub fn verify(store: &dyn Store, verdicts: &Verdicts, record: &Record) -> Read<Verified> {
-    let hold = store.hold(&record.digest)?;
+    let hold = store.hold(record)?;
     let mut graph = None;
     for file in &record.metadata.files {
-        let payload = store.payload(&record.digest, &format!("{}/{}", record.folder, file.path), file, verdicts)?;
+        let payload = store.payload(record, file, hold.is_some(), verdicts)?;
         if let Some(references) = payload.facts.references {
             graph = Some((file, payload.path, references));
         }

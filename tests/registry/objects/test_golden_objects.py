@@ -23,11 +23,11 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("name", list(cases()))
-def test_reader_agrees_in_a_bucket(name: str, tmp_path: Path, moto_url: str) -> None:
+def test_reader_agrees_in_a_bucket(name: str, tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = vectors.Golden(name, tmp_path)
     system = connect(moto_url)
     for path in golden.root.rglob("*"):
         if path.is_file():
             system.put_file(str(path), f"{moto_url.removeprefix('s3://')}/{path.relative_to(golden.root).as_posix()}")
     golden.registry = Registry(moto_url)
-    vectors.test_reader_agrees(golden)
+    vectors.test_reader_agrees(golden, tmp_path, monkeypatch)

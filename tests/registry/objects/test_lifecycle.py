@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +15,7 @@ import pytest
 from ocad_registry import InUse, Registry, RegistryError, Version, VersionExists, transfer_objects
 from ocad_registry.digests import digest_line
 from ocad_registry.signing import Keys, create_key
+from ocad_registry.storage import DAY
 from ocad_registry.storage_objects import ObjectStorage
 
 Publish = Callable[[str], Version]
@@ -173,3 +175,17 @@ def test_orphans_are_collected_when_nobody_can_be_at_work_on_them(
     assert [(garbage.kind, garbage.removed) for garbage in registry.collect_garbage()] == [("orphan", True)] * 3
     assert keys_below(url) == whole
     assert registry.verify() == []
+
+
+def test_a_clock_that_leapt_ahead_takes_no_publishers_work_away(
+    url: str, publish_to: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_to(url)
+    (tmp_path / "half").write_bytes(b"12345")
+    ObjectStorage(url).upload(tmp_path / "half", f"m/7.0.0/{uuid4().hex}/a.bin")
+    before, true_time = keys_below(url), time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + 30 * DAY)
+    [waiting] = Registry(url).collect_garbage()
+    assert (waiting.due, waiting.removed) == (False, False)
+    assert "kept for 7 days more" in waiting.reason
+    assert keys_below(url) == before

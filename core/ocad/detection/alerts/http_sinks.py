@@ -148,7 +148,7 @@ def _wished_wait(error: HTTPError) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(wish) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     return min(max(0.0, seconds), 600.0)
 

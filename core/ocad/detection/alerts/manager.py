@@ -358,9 +358,10 @@ class AlertManager:
         )
 
     def _group_for(self, key: str, identity: str) -> Group:
-        for group in self._store.find(Group, "key = ? AND state = 'waiting'", key):
-            return group
         due = self._now + micros(self._config.group_wait_s)
+        # one that waits for longer is of another time, as of a row from the future before a restart
+        for group in self._store.find(Group, "key = ? AND state = 'waiting' AND due_us <= ?", key, due):
+            return group
         group = Group(digest(key, identity), key, "waiting", SEVERITIES[0], 0, 0, due)
         self._store.put(group)
         return group

@@ -83,7 +83,7 @@ class RuleDetector(DeviationDetector):
         raw = self.spikes(endpoint, deviations) * self._alone
         counted = np.nan_to_num(np.fmax(self._counted(deviations), 0.0))
         np.maximum(raw, self._repeated(track["recent"], counted, broken, self.rules.level.n, self._kth), out=raw)
-        lost = np.isnan(values).astype(np.float64)
+        lost = (np.isnan(values) & ~np.array(self._sparse(endpoint))).astype(np.float64)
         if lost.any() or any(map(any, track["lost"])):
             np.maximum(raw, self._repeated(track["lost"], lost, broken, self.rules.loss.window, self._share), out=raw)
         if any(self._missed):
@@ -105,13 +105,14 @@ class RuleDetector(DeviationDetector):
         deviations, down = self.deviations_point(endpoint, time_us, values, is_break), self.down_too
         worst, rules = self.spike_point(endpoint, deviations) * self._alone, self.rules
         recent, lost = track["recent"], track["lost"]
+        sparse = self._sparse(endpoint)
         for index, (value, deviation) in enumerate(zip(values, deviations, strict=True)):
             counted = abs(deviation) if down[index] else deviation
             _slide(recent[index], counted if counted > 0 else 0.0, rules.level.n)
             if len(recent[index]) >= rules.level.k:
                 worst = max(worst, min(sorted(recent[index])[-rules.level.k], recent[index][-1]) * self._lasting)
             missing = value != value  # noqa: PLR0124 - the fastest test for NaN
-            _slide(lost[index], float(missing), rules.loss.window)
+            _slide(lost[index], float(missing and not sparse[index]), rules.loss.window)
             worst = max(worst, sum(lost[index]) * self._loss)
             if missing:
                 continue
@@ -130,6 +131,10 @@ class RuleDetector(DeviationDetector):
             track["recent"], track["lost"] = ([[] for _ in self.metrics] for _ in range(2))
             track["before"] = [None] * len(self.metrics)
         return track
+
+    def _sparse(self, endpoint: str) -> Sequence[bool]:
+        """Of which metrics the endpoint has no value in most rows: these are not lost."""
+        return [usual.sparse for usual in self._lost_of(endpoint).usual]
 
     def _kth(self, windows: Floats) -> Floats:
         """What the `k`-th largest deviation of `windows` `(n, m, w)` says, `(n,)`; the newest must be as far out itself."""

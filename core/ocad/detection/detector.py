@@ -39,6 +39,8 @@ _STEPS_TO_LEARN = 9
 """Steps of an endpoint never seen until its median step is known; before that no step is a gap."""
 TIMES = ("ns", "us", "µs", "ms", "s")
 """The units of a delay."""
+LARGEST = 1e100
+"""Values beyond it count as it: squares of what they are made into stay finite."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -209,8 +211,8 @@ class SeriesDetector(ABC):
         if len(values) != len(self.metrics):
             raise DataError(f"a row has {len(values)} values", f"give {len(self.metrics)}: {', '.join(self.metrics)}")
         for value in values:
-            if math.isinf(value):
-                values = [math.nan if math.isinf(value) else value for value in values]
+            if abs(value) > LARGEST:
+                values = [_bounded(value) for value in values]
                 break
         lost = self._lost_of(endpoint).row(track["loss"], values, self.is_break(endpoint, time_us))
         if self._point_scales:
@@ -269,6 +271,8 @@ class SeriesDetector(ABC):
     def series(self, frame: pd.DataFrame) -> Iterator[Series]:
         """The rows of `frame` by endpoint ("" when it has no such column), infinite values as NaN, in their scale.
 
+        What is beyond `LARGEST` counts as it.
+
         Raises `DataError` naming a metric that the frame lacks.
         """
         for metric in self.metrics:
@@ -276,8 +280,8 @@ class SeriesDetector(ABC):
                 known = [str(name) for name in frame.columns if name not in ("timestamp", "endpoint", "label")]
                 raise DataError(f"the rows have no column `{metric}`, which the detector reads", nearest(metric, known))
         seen = frame[list(self.metrics)].to_numpy(np.float64)
-        if np.isinf(seen).any():
-            seen = np.where(np.isinf(seen), np.nan, seen)
+        if (np.abs(seen) > LARGEST).any():
+            seen = np.where(np.isinf(seen), np.nan, np.clip(seen, -LARGEST, LARGEST))
         values = scale_columns(self.metrics, self.scales, seen)
         times = frame["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
         for endpoint, places in _by_endpoint(frame):
@@ -384,6 +388,11 @@ class SeriesDetector(ABC):
         fresh = int("time" not in track)
         known = fresh + _STEPS_TO_LEARN - len(track["steps"])
         return (sorted(first)[_STEPS_TO_LEARN // 2] if len(first) == _STEPS_TO_LEARN else math.inf), known
+
+
+def _bounded(value: float) -> float:
+    """An infinite value as NaN, others within `LARGEST`."""
+    return math.nan if math.isinf(value) else min(max(value, -LARGEST), LARGEST) if value == value else value  # noqa: PLR0124
 
 
 def iso_time(time_us: int) -> str:

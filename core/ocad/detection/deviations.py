@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ocad.detection.config import LevelSettings
 from ocad.detection.detector import Series, SeriesDetector
-from ocad.detection.level import MovingLevel, Normal, fit_normal, season_of
+from ocad.detection.level import MovingLevel, Normal, column_medians, fit_normal, robust_sigma, season_of
 from ocad.detection.season import Season
 from ocad.detection.units import spike_gain
 
@@ -18,6 +19,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+
+
+def unseen_normal(series: Sequence[Series], normals: Sequence[Normal], known: Sequence[NDArray[np.bool_]]) -> Normal:
+    """What an endpoint never seen begins with: no level, and the median of the deviations that are `known` `(m,)` each.
+
+    Where none is: that of the steps between rows of all endpoints together, less what two rows vary by, or of all values
+    where no endpoint has two.
+    """
+    sigma = []
+    for index in range(len(normals[0].sigma)):
+        found = [normal.sigma[index] for normal, enough in zip(normals, known, strict=True) if enough[index]]
+        sigma.append(float(np.median(found)) if found else _sigma_together([part.values[:, index] for part in series]))
+    return Normal([None] * len(sigma), sigma, [None] * len(sigma))
+
+
+def _sigma_together(columns: Sequence[Floats]) -> float:
+    """The robust deviation of rows of endpoints `(n,)` each that have few."""
+    steps = np.concatenate([np.diff(column) for column in columns])
+    if np.isfinite(steps).any():
+        return robust_sigma(steps / math.sqrt(2), 0.0)
+    values = np.concatenate(columns)
+    return robust_sigma(values - column_medians(values[None, :, None])[0, 0], 0.0)
 
 
 class DeviationDetector(SeriesDetector):
@@ -53,17 +76,23 @@ class DeviationDetector(SeriesDetector):
         return (self.level.direction == "both",) * len(self.metrics)
 
     def fit_normals(self, series: Sequence[Series]) -> None:
-        """Fits the normal of each endpoint, and what an endpoint never seen begins with."""
+        """Fits the normal of each endpoint, and what an endpoint never seen begins with.
+
+        Of a metric with fewer values than two blocks an endpoint's noise is not known: it begins as one never seen.
+        """
         self._movings.clear()
-        self.endpoints = {
-            part.endpoint: self.adjusted(
-                fit_normal(part.times, part.values, self.breaks(part.endpoint, part.times), self.level)
-            )
+        fitted = [
+            self.adjusted(fit_normal(part.times, part.values, self.breaks(part.endpoint, part.times), self.level))
             for part in series
-        }
+        ]
         self.forget()
-        sigma = np.median([normal.sigma for normal in self.endpoints.values()], axis=0).tolist()
-        self.everywhere = Normal([None] * len(sigma), sigma, [None] * len(sigma))
+        least = 2 * self.level.block if self.level.memory else 1
+        known = [np.isfinite(part.values).sum(axis=0) >= least for part in series]
+        self.everywhere = self.adjusted(unseen_normal(series, fitted, known))
+        self.endpoints = {
+            part.endpoint: normal.where(enough, self.everywhere)
+            for part, normal, enough in zip(series, fitted, known, strict=True)
+        }
         self.gains = {part.endpoint: self._fit_gains(part) for part in series}
         self.gains[""] = np.median(list(self.gains.values()), axis=0).tolist()
         self.forget()

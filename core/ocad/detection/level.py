@@ -34,6 +34,18 @@ class Normal:
     sigma: Sequence[float]
     season: Sequence[Season | None]
 
+    def where(self, known: Sequence[bool], other: Normal) -> Normal:
+        """This one for the metrics that are `known` `(m,)`, `other` for the rest."""
+        if all(known):
+            return self
+        chosen = [self if enough else other for enough in known]
+        places = range(len(chosen))
+        return Normal(
+            [chosen[place].level[place] for place in places],
+            [chosen[place].sigma[place] for place in places],
+            [chosen[place].season[place] for place in places],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As JSON-able values."""
         season = [one.to_json() if one else None for one in self.season]

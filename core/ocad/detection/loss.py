@@ -31,8 +31,10 @@ _SOUGHT = 0.2
 _DEAD = 0.95
 """The share of lost rows of a link that is dead, and with `_PRIOR` what is taken off for looking for it in each row."""
 _PRIOR = 2.5
-_LEAST, _MOST = 0.001, 0.5
-"""Between these the usual share of lost rows is taken to be."""
+_LEAST, _MOST = 0.001, _DEAD
+"""Between these the usual share of lost rows is taken to be; a metric that an endpoint does not have can lose nothing."""
+_SPARSE = 0.5
+"""The usual share of missing rows above which they were not sent rather than lost: measured more rarely, or by others."""
 _BLOCKS, _KEPT = 20, 15
 """The fitted rows are cut in so many blocks, and the best of them say what is usual: an outage in training is not."""
 _UNKNOWN_TRIALS = 20
@@ -76,6 +78,11 @@ class Usual:
         """What is usual on an endpoint that was never seen: the median of each number."""
         names = ("lost", "share", "trials")
         return cls(*(float(np.median([getattr(one, name) for one in several])) for name in names))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a row without a value is the rule on this endpoint."""
+        return self.lost > _SPARSE
 
     @property
     def gains(self) -> tuple[float, float]:

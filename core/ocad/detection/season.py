@@ -36,7 +36,7 @@ class Season:
         table = _by_day_and_hour(times, values)
         if len(table) < _LEAST_DAYS:
             return None
-        some, others = np.nanmedian(table[::2], axis=0), np.nanmedian(table[1::2], axis=0)
+        some, others = _medians(table[::2]), _medians(table[1::2])
         left = []
         for smooth in (_smooth, np.nan_to_num):
             rest = np.concatenate([table[1::2] - smooth(some), table[::2] - smooth(others)])
@@ -45,7 +45,7 @@ class Season:
         before = float(np.nanmean(np.abs(table)))
         if not np.isfinite(before) or least > _GAIN * before:
             return None
-        return cls(smooth(np.nanmedian(table, axis=0)).tolist())
+        return cls(smooth(_medians(table)).tolist())
 
     def at(self, times: NDArray[np.int64]) -> Floats:
         """The usual deviation `(n,)` at `times` `(n,)` in µs."""
@@ -87,6 +87,14 @@ def _by_day_and_hour(times: NDArray[np.int64], values: Floats) -> Floats:
     table[days - days[0], hour] = medians
     table = table[np.isfinite(table).sum(axis=1) >= _MOST_HOURS]
     return np.asarray(table - np.nanmedian(table, axis=1, keepdims=True)) if len(table) else table
+
+
+def _medians(days: Floats) -> Floats:
+    """The median `(24,)` of each hour of `days` `(d, 24)`, NaN for one that no day has rows in, as at night."""
+    found = np.full(KNOTS, np.nan)
+    some = np.isfinite(days).any(axis=0)
+    found[some] = np.nanmedian(days[:, some], axis=0)
+    return found
 
 
 def _smooth(knots: Floats) -> Floats:

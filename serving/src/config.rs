@@ -61,7 +61,7 @@ pub struct Config {
     /// Inference threads stay awake this long when requests come one by one; 0 saves power
     #[arg(long, env = "OCAD_SERVER_SPIN_US", hide_env = true, default_value_t = 100, value_name = "US")]
     pub spin_us: u64,
-    /// Most requests that wait for a model; others get 429
+    /// Most requests waiting for a model; then 429
     #[arg(long, env = "OCAD_SERVER_MAX_QUEUE", hide_env = true, default_value_t = 512, value_name = "N")]
     pub max_queue: usize,
     /// Most memory of versions loaded on demand
@@ -70,7 +70,7 @@ pub struct Config {
     /// Most bytes of a request
     #[arg(long, env = "OCAD_SERVER_MAX_BODY_MB", hide_env = true, default_value_t = 64, value_name = "MB")]
     pub max_body_mb: usize,
-    /// Most memory of all requests in flight; others get 429
+    /// Most memory of requests in flight; then 429
     #[arg(long, env = "OCAD_SERVER_MEMORY_MB", hide_env = true, default_value_t = 512, value_name = "MB")]
     pub memory_mb: usize,
     /// Most of it for the requests of one client address
@@ -91,10 +91,10 @@ pub struct Config {
     /// Time for a version to load and to run once
     #[arg(long, env = "OCAD_SERVER_LOAD_TIMEOUT", hide_env = true, default_value_t = 60.0, value_name = "SECONDS")]
     pub load_timeout: f64,
-    /// Time for running requests when the server is told to stop
+    /// Time for running requests when told to stop
     #[arg(long, env = "OCAD_SERVER_DRAIN_TIMEOUT", hide_env = true, default_value_t = 30.0, value_name = "SECONDS")]
     pub drain_timeout: f64,
-    /// Look for changes this often, besides being told of them
+    /// Look for changes this often, besides being told
     #[arg(long, env = "OCAD_SERVER_POLL", hide_env = true, default_value_t = 5.0, value_name = "SECONDS")]
     pub poll: f64,
     /// Allow clients to load and unload models
@@ -116,7 +116,7 @@ pub struct Config {
         value_name = "WHAT"
     )]
     pub require_signature: Option<Required>,
-    /// File with the public keys whose signatures count; it is read again at each look
+    /// Public keys whose signatures count; read again at each look
     #[arg(long, env = "OCAD_SERVER_KEYS", hide_env = true, requires = "require_signature", value_name = "FILE")]
     pub keys: Option<PathBuf>,
     /// Folder for digest verdicts, else `~/.cache/ocad-server`

@@ -51,8 +51,10 @@ def replaced_by_an_empty_folder(root: Path) -> None:
 
 
 def emptied(root: Path) -> None:
+    staged = root.with_name("staged")
+    staged.write_text('{"format": 1}')
     replaced_by_an_empty_folder(root)
-    (root / "registry.json").write_text('{"format": 1}')
+    staged.rename(root / "registry.json")
 
 
 def a_link_to_nowhere(root: Path) -> None:

@@ -141,7 +141,7 @@ def optimise_weights(session: Session, data: Path, config_file: Path = DETECTION
 
     config = read_detection_config(config_file)
     settings: dict[str, object] = {"members": f"[{','.join(config.members)}]", "optimise_on": "[train,validation]"}
-    settings |= {"split.train": 0.475, "split.validation": 0.475}
+    settings |= {"split.train": 0.4, "split.validation": 0.4}  # the rest must be enough rows for the gates
     settings["weights"] = str([config.weights.get(member, 0.0) for member in config.members] if config.weights else [])
     overrides = tuple(f"{key}={value}" for key, value in settings.items())
     name = config.composite.partition("@")[0]

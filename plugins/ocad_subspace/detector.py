@@ -94,12 +94,14 @@ class SubspaceDetector(SeriesDetector):
         after = 3 * max(self.settings.windows)
         usual = [usual_rows(part.values, after) for part in series]
         self.wandering = wandering([part.values[rows] for part, rows in zip(series, usual, strict=True)])
-        steady = {part.endpoint: self._steady(part.endpoint, self._broken(part), part.values) for part in series}
+        broken = {part.endpoint: self.breaks(part.endpoint, part.times) for part in series}
+        steady = {part.endpoint: self._steady(part.endpoint, broken[part.endpoint], part.values) for part in series}
         together = Scale.fit(
             np.concatenate([steady[part.endpoint][rows] for part, rows in zip(series, usual, strict=True)])
         )
         learned = [
-            self._learn(part, steady[part.endpoint], rows, together) for part, rows in zip(series, usual, strict=True)
+            self._learn(part, broken[part.endpoint], steady[part.endpoint], rows, together)
+            for part, rows in zip(series, usual, strict=True)
         ]
         fitted = np.concatenate([one.fitted for one in learned])
         everywhere = self._normal(together, fitted, [one.held_out for one in learned])
@@ -179,10 +181,12 @@ class SubspaceDetector(SeriesDetector):
             raise UsageError("the detector is not fitted", "call `fit` first")
         return found
 
-    def _learn(self, part: Series, steady: Floats, usual: NDArray[np.bool_], together: Scale) -> _Learned:
+    def _learn(
+        self, part: Series, broken: NDArray[np.bool_], steady: Floats, usual: NDArray[np.bool_], together: Scale
+    ) -> _Learned:
         """What one endpoint's usual rows are; those with too few are standardised by what is usual of all."""
         scale = Scale.fit(steady[usual]) if len(part.times) >= SCALE_ROWS else together
-        levels = self._levels(part.endpoint, self._broken(part), self._standard(scale.deviations(steady)))[usual]
+        levels = self._levels(part.endpoint, broken, self._standard(scale.deviations(steady)))[usual]
         if len(levels) < 2:
             return _Learned(scale, levels, levels)
         first = min(max(1, round(len(levels) * (1 - self.settings.held_out))), len(levels) - 1)
@@ -208,9 +212,6 @@ class SubspaceDetector(SeriesDetector):
         return np.hstack(
             [smooth(index[:, None], start, rest, broken, weight) for weight in self._span_weights.tolist()]
         )
-
-    def _broken(self, part: Series) -> NDArray[np.bool_]:
-        return self.breaks(part.endpoint, part.times)
 
     def _track(self, endpoint: str) -> dict[str, Any]:
         """`before`: what wandering metrics are measured from, None at first; `levels`: the averages of the standardised
